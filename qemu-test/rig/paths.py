@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Where things are, and the set-up scripts that make them."""
+
+import os
+import subprocess
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[2]
+BUILD = Path(os.environ.get("BUILD") or TOP / "build")
+HERE = TOP / "qemu-test"
+OUT = BUILD / "qemu-test"
+PAYLOAD = OUT / "payload"
+
+
+def script(name, *args):
+    """Runs a set-up script and returns the last line it prints."""
+    result = subprocess.run([TOP / "scripts" / name, *args], stdout=subprocess.PIPE, text=True)
+    if result.returncode != 0:
+        raise SystemExit(f"scripts/{name} failed with status {result.returncode}")
+    lines = result.stdout.split("\n")
+    return lines[-2] if len(lines) > 1 else ""
+
+
+def in_root(root, *command):
+    """The argument vector that runs COMMAND inside a root."""
+    return [str(TOP / "scripts" / "in-root"), str(root), *map(str, command)]

@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The host's one processor panics with the lock of its run queue held: nobody can seal the VM, and it is refused."""
+
+from rig.check import check
+
+
+def run(t):
+    host = t.boot()
+    vm = host.start_vm("vm0", work="counter")
+    vm.wait_ticks(10)
+    host.note_log()
+    host.panic("runqueue")
+    host.boot()
+    check(not host.resume_or_refuse(vm), "it went on, though nobody can have sealed it")

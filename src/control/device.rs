@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device: who may ask for what, and passing it on.
+
+use super::report;
+use crate::{
+    abi::{self, Bind, Info, Select},
+    host::{self, Host},
+    life::{self, Cause, Claim, Claimant, Found, Name, Policy},
+    outage::power,
+    pool::store::{header_of, is_aside, refused, Store},
+    sys::task,
+};
+use kernel::{
+    fs::File,
+    miscdevice::{MiscDevice, MiscDeviceRegistration},
+    prelude::*,
+    sync::Arc,
+    uaccess::{UserPtr, UserSlice},
+};
+
+/// One open `/dev/nvhv`.
+pub(crate) struct Control {
+    host: Arc<Host>,
+}
+
+#[vtable]
+impl MiscDevice for Control {
+    type Ptr = KBox<Self>;
+
+    fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<KBox<Self>> {
+        let host = host::get().ok_or(ENODEV)?;
+        Ok(KBox::new(Self { host }, GFP_KERNEL)?)
+    }
+
+    fn ioctl(me: &Self, _file: &File, request: u32, arg: usize) -> Result<isize> {
+        let host = &me.host;
+        match request {
+            abi::INFO => {
+                let mut info = Info::ZERO;
+                report::info(host, &mut info);
+                put(arg, &info)?;
+            }
+            abi::BIND => bind(host, &get::<Bind>(arg)?)?,
+            abi::UNBIND => host.unbind(),
+            abi::VM => {
+                let asked = get::<abi::Vm>(arg)?;
+                // Too large for the stack beside what it is filled from.
+                let mut vm = KBox::new(abi::Vm::ZERO, GFP_KERNEL)?;
+                report::vm(host, asked.slot, &mut vm)?;
+                put(arg, &*vm)?;
+            }
+            abi::DEVICES => devices(host, arg)?,
+            abi::DISCARD => discard(host, &get::<Select>(arg)?)?,
+            abi::SEAL => each(host, &get::<Select>(arg)?, |vm| {
+                vm.keeper.seal(Cause::REQUEST)
+            })?,
+            abi::POWER_FAILING => power_failing(host, arg)?,
+            abi::THAW => each(host, &get::<Select>(arg)?, |vm| vm.keeper.thaw())?,
+            _ => return Err(ENOTTY),
+        }
+        Ok(0)
+    }
+}
+
+/// A structure of the interface: plain old data without padding.
+trait Plain: Copy {}
+impl Plain for Info {}
+impl Plain for Bind {}
+impl Plain for Select {}
+impl Plain for abi::PowerFailing {}
+impl Plain for abi::Vm {}
+impl Plain for abi::Devices {}
+impl Plain for abi::DeviceEntry {}
+
+fn get<T: Plain>(arg: usize) -> Result<T> {
+    let mut value = core::mem::MaybeUninit::<T>::zeroed();
+    // SAFETY: The bytes of `value`, all initialized.
+    let bytes =
+        unsafe { core::slice::from_raw_parts_mut(value.as_mut_ptr().cast::<u8>(), size_of::<T>()) };
+    UserSlice::new(UserPtr::from_addr(arg), size_of::<T>())
+        .reader()
+        .read_slice(bytes)?;
+    // SAFETY: A `Plain` type is valid with any bytes.
+    Ok(unsafe { value.assume_init() })
+}
+
+fn put<T: Plain>(arg: usize, value: &T) -> Result {
+    // SAFETY: A `Plain` type has no padding.
+    let bytes = unsafe {
+        core::slice::from_raw_parts(core::ptr::from_ref(value).cast::<u8>(), size_of::<T>())
+    };
+    UserSlice::new(UserPtr::from_addr(arg), size_of::<T>())
+        .writer()
+        .write_slice(bytes)
+}
+
+/// Seals all VMs as when power fails, whosever they are.
+fn power_failing(host: &Host, arg: usize) -> Result {
+    let mut asked = get::<abi::PowerFailing>(arg)?;
+    if !task::capable_admin() {
+        return Err(EPERM);
+    }
+    let budget_ms = match asked.budget_ms {
+        0 => crate::holdup_ms(),
+        ms => ms,
+    };
+    let outcome = power::failing(host, "request", budget_ms)?;
+    asked.asked = outcome.asked;
+    asked.sealed = outcome.sealed;
+    asked.elapsed_ns = outcome.elapsed_ns;
+    put(arg, &asked)
+}
+
+/// Tells of the devices of a VM that is here.
+fn devices(host: &Host, arg: usize) -> Result {
+    let mut asked = get::<abi::Devices>(arg)?;
+    let vm = host.holder_of(asked.slot).ok_or(ENOENT)?;
+    if !host.may_act_on(vm.binding.uid) {
+        return Err(EPERM);
+    }
+    let (entries, cached) = vm.devices.report()?;
+    let mut to = usize::try_from(asked.entries)?;
+    for entry in entries.iter().take(asked.room as usize) {
+        put(to, entry)?;
+        to = to
+            .checked_add(size_of::<abi::DeviceEntry>())
+            .ok_or(EFAULT)?;
+    }
+    asked.count = u32::try_from(entries.len())?;
+    asked.cached = cached;
+    put(arg, &asked)
+}
+
+/// Binds the caller, unless it is clear already that its VM would be refused.
+fn bind(host: &Host, bind: &Bind) -> Result {
+    let name = Name::from_field(&bind.name).map_err(|_| EINVAL)?;
+    let policy = Policy::from_bits(bind.policy).ok_or(EINVAL)?;
+    let store = host.store()?;
+    let who = Claimant {
+        uid: task::current_uid(),
+        admin: task::capable_admin(),
+        policy,
+    };
+    host.await_ending(&name);
+    let found = match (host.find(&name), store.find(&name)?) {
+        (Some(vm), _) => Found::Here {
+            uid: vm.binding.uid,
+        },
+        (None, None) => Found::Nothing,
+        (None, Some(slot)) => store.entry(slot, |entry| crate::kvm::adopt::found_in(&entry))?,
+    };
+    if let Claim::Denied(denied) = life::claim(&who, found) {
+        let error = Error::from_errno(-denied.errno());
+        pr_err!("{}: refused to bind: {denied}\n", name.as_str());
+        host.note_refusal(&name, error, fmt!("{denied}"));
+        return Err(error);
+    }
+    host.bind(name, policy)
+}
+
+/// Calls `f` on the VM that is meant, or on all that the caller may act on if none is named.
+fn each(host: &Host, select: &Select, f: impl Fn(&crate::kvm::vm::Vm) -> Result) -> Result {
+    if select.name[0] != 0 {
+        let vm = if select.name[0] == b'#' {
+            host.holder_of(slot_of(host.store()?, select)?)
+        } else {
+            host.find(&Name::from_field(&select.name).map_err(|_| EINVAL)?)
+        };
+        let vm = vm.ok_or(ENOENT)?;
+        if !host.may_act_on(vm.binding.uid) {
+            return Err(EPERM);
+        }
+        return f(&vm);
+    }
+    let mut all = Ok(());
+    for vm in host.all()?.iter() {
+        if !host.may_act_on(vm.binding.uid) {
+            continue;
+        }
+        match f(vm) {
+            // It ended meanwhile, or has not begun.
+            Err(e) if e == ESRCH => {}
+            Err(e) => all = Err(e),
+            Ok(()) => {}
+        }
+    }
+    all
+}
+
+/// Gives up an image that nobody runs.
+fn discard(host: &Host, select: &Select) -> Result {
+    let store = host.store()?;
+    let slot = slot_of(store, select)?;
+    if let Some(vm) = host.holder_of(slot) {
+        pr_err!("{}: cannot be discarded while it runs\n", vm.binding.name());
+        return Err(EBUSY);
+    }
+    let (uid, name, aside, damaged) = store.entry(slot, |entry| {
+        let header = header_of(&entry);
+        (
+            header.as_ref().map(|h| h.uid()),
+            header.as_ref().map(|h| h.name()),
+            is_aside(&entry),
+            matches!(entry, crate::format::EntryState::Damaged { .. }),
+        )
+    })?;
+    if !uid.map_or(task::capable_admin(), |uid| host.may_act_on(uid)) {
+        return Err(EPERM);
+    }
+    let named = name.as_ref().map_or("?", Name::as_str);
+    let failed = |why| refused(fmt!("{named}: cannot be discarded"), why);
+    // The name of an image that was set aside may be another VM's by now.
+    let wanted = name.as_ref().filter(|_| !aside);
+    let image = host.unless_live(wanted, slot, || {
+        if damaged {
+            store.discard_damaged(slot).map_err(failed)?;
+            return Ok(None);
+        }
+        let mut image = store.take(slot)?.ok_or(ENOENT)?;
+        if store.is_referenced(&image.header.view()) {
+            pr_err!("{named}: cannot be discarded while I/O holds its memory: try again\n");
+            return Err(EBUSY);
+        }
+        store.pool.begin_discard(&mut image.entry).map_err(failed)?;
+        Ok(Some(image))
+    })?;
+    if let Some(image) = image {
+        store
+            .finish_discard(image.entry, &image.header.view())
+            .map_err(failed)?;
+    }
+    pr_info!("{named}: discarded on request\n");
+    Ok(())
+}
+
+/// The slot that is meant: a name, or `#` and a number.
+fn slot_of(store: &Store, select: &Select) -> Result<u32> {
+    let end = select
+        .name
+        .iter()
+        .position(|&b| b == 0)
+        .unwrap_or(select.name.len());
+    let text = select.name.get(..end).unwrap_or(&[]);
+    if let Some(number) = text.strip_prefix(b"#") {
+        let number = core::str::from_utf8(number).map_err(|_| EINVAL)?;
+        return number.parse().map_err(|_| EINVAL);
+    }
+    let name = Name::new(text).map_err(|_| EINVAL)?;
+    store.find(&name)?.ok_or(ENOENT)
+}

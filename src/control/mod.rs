@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `/dev/nvhv`: the interface of `docs/abi.md`.
+
+mod device;
+mod report;
+
+pub(crate) use device::Control;

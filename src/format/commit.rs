@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The commit protocol: how an entry of the VM table changes, so that a cut at any moment leaves
+//! the old state or the new one.
+//!
+//! Every operation has the same form: write what is new where nothing committed is; make that
+//! durable; then store the commit word, eight bytes that are never torn; make that durable. Cut
+//! before the word is durable, the old word names what is old, and that is untouched. Cut after,
+//! the new word names what is new, and that is whole.
+//!
+//! ```text
+//!            create           commit_live          write_record, commit_sealed
+//!   EMPTY ----------> CREATING ---------> LIVE -----------------------------> SEALED
+//!     ^                  |                 | ^                                  |
+//!     |                  |  begin_discard  | '----------- commit_live ----------'
+//!     | erase            v                 v                                    |
+//!   WIPED <--------- DISCARDING <----------+------------------------------------'
+//!            wipe
+//! ```
+//!
+//! Who writes what a VM owns: guest RAM belongs to the caller from `create` on. Before
+//! `commit_sealed`, the caller has written guest RAM back: the record is only worth what the RAM is.
+
+use super::{
+    alloc::Allocator,
+    geometry::Pool,
+    header_builder::HeaderBuilder,
+    load::{Entry, EntryState},
+    media::Media,
+    record_writer::FinishedRecord,
+    word::{copy_of, Word},
+    HeaderView, Refusal, State, GRANULE, HEADER_LEN,
+};
+use core::ops::DerefMut;
+
+/// Proof that a record is durable in its area.
+#[derive(Debug)]
+#[must_use = "a record counts only once it is committed"]
+pub struct RecordToken {
+    slot: u32,
+    area: u8,
+    crc: u32,
+    header_seq: u64,
+    record_seq: u64,
+}
+
+impl<M: Media> Pool<M> {
+    /// Makes the empty entry `slot` the VM of `header`, in state [`State::Creating`]: it owns its
+    /// granules from now on, and the caller may write to them.
+    ///
+    /// Crash: before the word is durable, the entry is empty and its granules were not written to.
+    /// After, the entry is found being created, and [`tidy`](Self::tidy) zeroes its granules.
+    pub fn create<B>(&self, slot: u32, header: &mut HeaderBuilder<B>) -> Result<Entry, Refusal>
+    where
+        B: DerefMut<Target = [u8]>,
+    {
+        if self.read_word(slot)? != 0 {
+            let state = Word::decode(self.read_word(slot)?)?.state;
+            return Err(Refusal::WrongState { slot, state });
+        }
+        let fresh = Entry {
+            vm: header.view().vm(),
+            ..Entry::empty(slot)
+        };
+        let mut entry = self.store_header(&fresh, header)?;
+        entry.state = State::Creating;
+        self.store_word(&entry)?;
+        Ok(entry)
+    }
+
+    /// Replaces the header of a VM that is live or being created.
+    ///
+    /// The new header owns all that the old one does: granules are given up only with the VM. New
+    /// ones may be written to once this has returned.
+    ///
+    /// Crash: the header goes to the copy that the word does not name; the word decides.
+    pub fn update_header<B>(
+        &self,
+        entry: &mut Entry,
+        header: &mut HeaderBuilder<B>,
+    ) -> Result<(), Refusal>
+    where
+        B: DerefMut<Target = [u8]>,
+    {
+        self.expect(entry, &[State::Live, State::Creating])?;
+        let next = self.store_header(entry, header)?;
+        self.commit(entry, next)
+    }
+
+    /// Makes a VM live, with a new header. To be called before the first guest instruction; when it
+    /// has returned, no older record of this VM can be resumed any more.
+    ///
+    /// Crash: the word decides. Before, a created VM is zeroed at start, and a sealed one is sealed
+    /// still: the caller has not let it run. After, the VM is torn.
+    pub fn commit_live<B>(
+        &self,
+        entry: &mut Entry,
+        header: &mut HeaderBuilder<B>,
+    ) -> Result<(), Refusal>
+    where
+        B: DerefMut<Target = [u8]>,
+    {
+        self.expect(entry, &[State::Creating, State::Sealed])?;
+        if entry.aside {
+            return Err(Refusal::Aside { slot: entry.slot });
+        }
+        let next = self.store_header(entry, header)?;
+        self.commit(
+            entry,
+            Entry {
+                state: State::Live,
+                ..next
+            },
+        )
+    }
+
+    /// Writes a record into the area that holds no committed one, and makes it durable.
+    ///
+    /// Crash: nothing that is committed was touched.
+    pub fn write_record(
+        &self,
+        entry: &Entry,
+        record: &FinishedRecord<'_>,
+    ) -> Result<RecordToken, Refusal> {
+        self.expect(entry, &[State::Live, State::Sealed])?;
+        let info = record.info();
+        if info.vm != entry.vm || info.header_seq != entry.seq {
+            return Err(Refusal::RecordStale);
+        }
+        let area = entry.next_area();
+        let len = record.bytes().len() as u64;
+        if len > area.len {
+            return Err(Refusal::RecordTooBig { room: area.len });
+        }
+        self.media.write(area.start, record.bytes())?;
+        self.media.flush(area.start, len)?;
+        self.media.fence();
+        Ok(RecordToken {
+            slot: entry.slot,
+            area: 1 - (entry.area & 1),
+            crc: record.crc(),
+            header_seq: entry.seq,
+            record_seq: info.record_seq,
+        })
+    }
+
+    /// Seals a VM: its record and its RAM, which the caller has written back, belong together.
+    ///
+    /// Crash: the word decides between the old state and sealed with this record.
+    pub fn commit_sealed(&self, entry: &mut Entry, token: RecordToken) -> Result<(), Refusal> {
+        self.expect(entry, &[State::Live, State::Sealed])?;
+        let next = 1 - (entry.area & 1);
+        if token.slot != entry.slot || token.header_seq != entry.seq || token.area != next {
+            return Err(Refusal::RecordStale);
+        }
+        self.commit(
+            entry,
+            Entry {
+                state: State::Sealed,
+                area: token.area,
+                record: token.crc,
+                record_seq: token.record_seq,
+                ..*entry
+            },
+        )
+    }
+
+    /// Sets a torn or mismatching image aside: its name is free from then on, and it is never
+    /// resumed. Its granules and its state stay.
+    ///
+    /// Crash: the word decides; nothing else is written.
+    pub fn set_aside(&self, entry: &mut Entry) -> Result<(), Refusal> {
+        self.expect(entry, &[State::Live, State::Sealed])?;
+        self.commit(
+            entry,
+            Entry {
+                aside: true,
+                ..*entry
+            },
+        )
+    }
+
+    /// Gives a VM up for good. Its granules stay its own until [`finish_discard`](Self::finish_discard).
+    ///
+    /// Crash: the word decides.
+    pub fn begin_discard(&self, entry: &mut Entry) -> Result<(), Refusal> {
+        self.expect(entry, &[State::Creating, State::Live, State::Sealed])?;
+        self.commit(
+            entry,
+            Entry {
+                state: State::Discarding,
+                ..*entry
+            },
+        )
+    }
+
+    /// Zeroes all that a VM owned and empties its entry. `header` is its header. Nothing may write
+    /// to its granules any more; afterwards the caller frees them in the allocator.
+    ///
+    /// Crash: while it is being discarded, the header names what to zero, and `tidy` does it again.
+    /// Once the zeroes are durable, a word says so, and only then the header is erased: no half of
+    /// it is ever needed. The entry is empty when there is nothing left of the VM.
+    pub fn finish_discard(&self, entry: Entry, header: &HeaderView<'_>) -> Result<(), Refusal> {
+        self.expect(&entry, &[State::Discarding])?;
+        if header.vm() != entry.vm || header.extent_count() != entry.extents {
+            return Err(Refusal::RecordStale);
+        }
+        for extent in header.extents() {
+            self.zero(extent.start(), extent.len())?;
+        }
+        self.media.fence();
+        self.erase(entry)
+    }
+
+    /// Finishes every discard that a crash interrupted. To be called once, after
+    /// [`survey`](Self::survey) and before any other operation. Returns how many there were.
+    pub fn tidy<B>(&self, alloc: &mut Allocator<B>, buf: &mut [u8]) -> Result<u32, Refusal>
+    where
+        B: DerefMut<Target = [u64]>,
+    {
+        let mut count = 0;
+        for slot in 0..self.geometry.slots() {
+            match self.load(slot, alloc, buf)? {
+                EntryState::Discarding { mut entry, header } => {
+                    entry.state = State::Discarding;
+                    self.finish_discard(entry, &header)?;
+                    alloc.free_all(&header);
+                }
+                EntryState::Wiped { entry } => self.erase(entry)?,
+                _ => continue,
+            }
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Gives up a damaged entry: zeroes what it is known to own alone and, if it may own more, all
+    /// that nobody owns. `alloc` is used up: it has to be [surveyed](Self::survey) again.
+    ///
+    /// Crash: the entry stays damaged, and so possibly the owner of anything, until all is zero.
+    pub fn discard_damaged<B>(
+        &self,
+        slot: u32,
+        alloc: Allocator<B>,
+        buf: &mut [u8],
+    ) -> Result<B, Refusal>
+    where
+        B: DerefMut<Target = [u64]>,
+    {
+        match self.load(slot, &alloc, buf)? {
+            EntryState::Damaged { .. } => {}
+            EntryState::Empty => {
+                let state = State::Empty;
+                return Err(Refusal::WrongState { slot, state });
+            }
+            EntryState::Live { entry, .. }
+            | EntryState::Sealed { entry, .. }
+            | EntryState::Discarding { entry, .. }
+            | EntryState::Wiped { entry } => {
+                let state = entry.state;
+                return Err(Refusal::WrongState { slot, state });
+            }
+        }
+        for copy in [0, 1] {
+            let Ok(header) = self.read_header(slot, copy, buf) else {
+                continue;
+            };
+            for granule in header.extents().flat_map(|e| e.granules()) {
+                if !alloc.contested(granule) {
+                    self.zero(u64::from(granule) * GRANULE, GRANULE)?;
+                }
+            }
+        }
+        if alloc.suspect().is_some() {
+            for granule in self.geometry.first_data()..self.geometry.granules() {
+                if alloc.is_free(granule) {
+                    self.zero(u64::from(granule) * GRANULE, GRANULE)?;
+                }
+            }
+        }
+        self.media.fence();
+        self.erase(Entry::empty(slot))?;
+        Ok(alloc.into_bits())
+    }
+
+    /// Empties an entry whose granules are zero, durably: says so, erases its headers, frees it.
+    fn erase(&self, mut entry: Entry) -> Result<(), Refusal> {
+        entry.state = State::Wiped;
+        self.store_word(&entry)?;
+        for copy in [0, 1] {
+            let at = self.geometry.header_at(entry.slot, copy)?;
+            self.zero(at, HEADER_LEN as u64)?;
+        }
+        self.media.fence();
+        entry.state = State::Empty;
+        self.store_word(&entry)
+    }
+
+    fn zero(&self, at: u64, len: u64) -> Result<(), Refusal> {
+        self.media.zero(at, len)?;
+        self.media.flush(at, len)?;
+        Ok(())
+    }
+
+    /// Writes `header` where the word does not point, durably. Returns the entry with this header.
+    fn store_header<B>(
+        &self,
+        entry: &Entry,
+        header: &mut HeaderBuilder<B>,
+    ) -> Result<Entry, Refusal>
+    where
+        B: DerefMut<Target = [u8]>,
+    {
+        let view = header.view();
+        let (vm, areas, extents) = (view.vm(), view.areas(), view.extent_count());
+        let grown = extents >= entry.extents && (entry.seq == 0 || areas == entry.areas);
+        if vm != entry.vm || !grown {
+            return Err(Refusal::RecordStale);
+        }
+        let seq = entry.seq.saturating_add(1);
+        let at = self.geometry.header_at(entry.slot, copy_of(seq))?;
+        let bytes = header.finish(&self.geometry, entry.slot, seq, self.media.crc())?;
+        self.media.write(at, bytes)?;
+        self.media.flush(at, bytes.len() as u64)?;
+        self.media.fence();
+        Ok(Entry {
+            seq,
+            areas,
+            extents,
+            record: 0,
+            ..*entry
+        })
+    }
+
+    /// Makes `next` what is committed, and `entry` its handle.
+    fn commit(&self, entry: &mut Entry, next: Entry) -> Result<(), Refusal> {
+        self.store_word(&next)?;
+        *entry = next;
+        Ok(())
+    }
+
+    /// Stores the commit word for `entry`, durably.
+    fn store_word(&self, entry: &Entry) -> Result<(), Refusal> {
+        let word = Word::new(entry.state, entry.area, entry.aside, entry.seq);
+        let (crc, uuid) = (self.media.crc(), self.geometry.uuid());
+        let raw = word.encode(crc, entry.slot, uuid, entry.record);
+        let at = self.geometry.entry_at(entry.slot)?;
+        self.media.write_word(at, raw)?;
+        self.media.flush(at, 8)?;
+        self.media.fence();
+        Ok(())
+    }
+
+    fn expect(&self, entry: &Entry, states: &[State]) -> Result<(), Refusal> {
+        if states.contains(&entry.state) {
+            return Ok(());
+        }
+        Err(Refusal::WrongState {
+            slot: entry.slot,
+            state: entry.state,
+        })
+    }
+}

@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the module holds for as long as it is loaded, and who is bound to which name.
+
+use crate::{
+    abi::{TextWriter, TEXT_LEN},
+    kvm::{
+        device::KvmDevice,
+        vm::{Phase, Vm},
+    },
+    life::{may_act_on, Name, Policy},
+    pool::{store::Store, NoPool},
+    sys::{
+        c,
+        task::{self, Process},
+    },
+};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use kernel::{
+    fmt, new_mutex, new_spinlock,
+    prelude::*,
+    sync::{global_lock, Arc, Mutex, SpinLock},
+};
+
+/// A process that is bound to a name: the VM it creates gets that name.
+pub(crate) struct Binding {
+    name: Name,
+    /// Who bound it; the image belongs to this user.
+    pub(crate) uid: u32,
+    /// Whether that user may act on others' images.
+    pub(crate) admin: bool,
+    /// What to do with an image that cannot be resumed.
+    pub(crate) policy: Policy,
+    process: Process,
+}
+
+impl Binding {
+    /// The VM's name as text.
+    pub(crate) fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    /// The VM's name.
+    pub(crate) fn id(&self) -> &Name {
+        &self.name
+    }
+}
+
+/// Why a VM was last refused.
+struct NotedRefusal {
+    name: Name,
+    errno: i32,
+    text: [u8; TEXT_LEN],
+}
+
+/// How many names' refusals are remembered.
+const REFUSALS: usize = 64;
+
+/// Everything that outlives single VMs.
+#[pin_data]
+pub(crate) struct Host {
+    /// `/dev/kvm`.
+    pub(crate) kvm: KvmDevice,
+    /// The pool, or why there is none.
+    store: core::result::Result<Arc<Store>, NoPool>,
+    /// Set once the host shuts down, reboots or starts another kernel.
+    pub(crate) going_down: AtomicBool,
+    #[pin]
+    bindings: SpinLock<KVec<Arc<Binding>>>,
+    /// The last refusal of each name.
+    #[pin]
+    refusals: Mutex<KVec<NotedRefusal>>,
+    /// The VMs that hold a name: being adopted, running, or being ended.
+    #[pin]
+    live: Mutex<KVec<Arc<Vm>>>,
+}
+
+global_lock! {
+    // SAFETY: Initialized in the module's init function before anything uses it.
+    unsafe(uninit) static HOST: SpinLock<Option<Arc<Host>>> = None;
+}
+
+/// Bindings there are: lets the probe decide without a lock.
+static BINDINGS: AtomicU32 = AtomicU32::new(0);
+
+/// Whether any process is bound.
+pub(crate) fn has_bindings() -> bool {
+    BINDINGS.load(Ordering::Relaxed) != 0
+}
+
+/// The host, while the module is loaded.
+pub(crate) fn get() -> Option<Arc<Host>> {
+    HOST.lock().clone()
+}
+
+/// The host is known by this value until it is dropped.
+pub(crate) struct Published(());
+
+/// Prepares the global pointer.
+///
+/// # Safety
+///
+/// To be called once, before anything else of this file.
+pub(crate) unsafe fn init() {
+    // SAFETY: By this function's contract.
+    unsafe { HOST.init() }
+}
+
+/// Makes `host` the one that [`get`] returns.
+pub(crate) fn publish(host: Arc<Host>) -> Published {
+    *HOST.lock() = Some(host);
+    Published(())
+}
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        let host = HOST.lock().take();
+        BINDINGS.store(0, Ordering::Relaxed);
+        drop(host);
+    }
+}
+
+impl Host {
+    /// A host without bindings and VMs.
+    pub(crate) fn new(
+        kvm: KvmDevice,
+        store: core::result::Result<Arc<Store>, NoPool>,
+    ) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                kvm,
+                store,
+                going_down: AtomicBool::new(false),
+                bindings <- new_spinlock!(KVec::new(), "nvhv_bindings"),
+                refusals <- new_mutex!(KVec::new(), "nvhv_refusals"),
+                live <- new_mutex!(KVec::new(), "nvhv_live"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The pool, or the errno that says why there is none.
+    pub(crate) fn store(&self) -> Result<&Arc<Store>> {
+        self.store.as_ref().map_err(|why| why.error())
+    }
+
+    /// Why there is no pool, if there is none.
+    pub(crate) fn why_no_store(&self) -> Option<NoPool> {
+        self.store.as_ref().err().copied()
+    }
+
+    /// Binds the current process to `name`, in place of a binding that it may have.
+    pub(crate) fn bind(&self, name: Name, policy: Policy) -> Result {
+        let binding = Arc::new(
+            Binding {
+                name,
+                uid: task::current_uid(),
+                admin: task::capable_admin(),
+                policy,
+                process: Process::current(),
+            },
+            GFP_KERNEL,
+        )?;
+        // Dropped after the lock: a binding may be the last user of a pid.
+        let mut gone = KVec::with_capacity(1, GFP_KERNEL)?;
+        let mut bindings = self.bindings.lock();
+        // Processes that ended are forgotten here: a binding is of no use to anybody then.
+        bindings.retain(|b| {
+            let keep = !b.process.is_current() && b.process.is_alive();
+            if !keep {
+                let _ = gone.push(b.clone(), GFP_ATOMIC);
+            }
+            keep
+        });
+        let pushed = bindings.push(binding, GFP_ATOMIC);
+        BINDINGS.store(bindings.len() as u32, Ordering::Relaxed);
+        drop(bindings);
+        Ok(pushed?)
+    }
+
+    /// Undoes [`Self::bind`] for the current process.
+    pub(crate) fn unbind(&self) {
+        let mut bindings = self.bindings.lock();
+        bindings.retain(|b| !b.process.is_current());
+        BINDINGS.store(bindings.len() as u32, Ordering::Relaxed);
+    }
+
+    /// The binding of the current process or of its closest bound ancestor. Does not sleep.
+    pub(crate) fn binding_of_current(&self) -> Option<Arc<Binding>> {
+        let bindings = self.bindings.lock();
+        let own = bindings.iter().find(|b| b.process.is_current());
+        own.or_else(|| bindings.iter().find(|b| b.process.is_current_or_ancestor()))
+            .cloned()
+    }
+
+    /// If the VM called `name` is about to end with its VMM, waits until it has: a VMM that is
+    /// started again at once finds the image sealed, not busy.
+    pub(crate) fn await_ending(&self, name: &Name) {
+        const STEP_MS: u32 = 5;
+        const PATIENCE_MS: u32 = 20_000;
+        let mut waited = 0;
+        while waited < PATIENCE_MS {
+            let ending = self
+                .find(name)
+                .is_some_and(|vm| vm.phase() == Phase::Ended || vm.owner.is_exiting());
+            if !ending {
+                return;
+            }
+            // SAFETY: Called in process context, without spinlocks.
+            unsafe { c::nvhv_msleep(STEP_MS) };
+            waited += STEP_MS;
+        }
+    }
+
+    /// Takes `vm`'s name for it; says who has it if it is taken.
+    pub(crate) fn claim_name(&self, vm: &Arc<Vm>) -> Result<core::result::Result<(), u32>> {
+        let mut live = self.live.lock();
+        if let Some(other) = live.iter().find(|o| o.binding.id() == vm.binding.id()) {
+            return Ok(Err(other.binding.uid));
+        }
+        live.push(vm.clone(), GFP_KERNEL)?;
+        Ok(Ok(()))
+    }
+
+    /// Gives `vm`'s name back.
+    pub(crate) fn release_name(&self, vm: &Vm) {
+        let mut gone = None;
+        self.live.lock().retain(|other| {
+            let same = core::ptr::eq(&**other, vm);
+            if same {
+                gone = Some(other.clone());
+            }
+            !same
+        });
+        drop(gone);
+    }
+
+    /// Remembers why `name` was refused, for those who ask later.
+    pub(crate) fn note_refusal(&self, name: &Name, error: Error, why: fmt::Arguments<'_>) {
+        let mut text = [0; TEXT_LEN];
+        // Writing to the field cannot fail: what does not fit is dropped.
+        let _ = fmt::Write::write_fmt(&mut TextWriter::new(&mut text), why);
+        let mut refusals = self.refusals.lock();
+        refusals.retain(|r| r.name != *name);
+        if refusals.len() >= REFUSALS {
+            let _ = refusals.remove(0);
+        }
+        let noted = NotedRefusal {
+            name: *name,
+            errno: error.to_errno().abs(),
+            text,
+        };
+        // Without memory it is only in the log.
+        let _ = refusals.push(noted, GFP_KERNEL);
+    }
+
+    /// Why `name` was last refused: the errno and the words.
+    pub(crate) fn last_refusal(&self, name: &Name) -> Option<(i32, [u8; TEXT_LEN])> {
+        let refusals = self.refusals.lock();
+        refusals
+            .iter()
+            .find(|r| r.name == *name)
+            .map(|r| (r.errno, r.text))
+    }
+
+    /// The VM that holds `name` here.
+    pub(crate) fn find(&self, name: &Name) -> Option<Arc<Vm>> {
+        let live = self.live.lock();
+        live.iter().find(|vm| vm.binding.id() == name).cloned()
+    }
+
+    /// The VM here whose image is entry `slot` of the pool.
+    pub(crate) fn holder_of(&self, slot: u32) -> Option<Arc<Vm>> {
+        let live = self.live.lock();
+        live.iter().find(|vm| vm.holds_slot(slot)).cloned()
+    }
+
+    /// The VMs that hold a name here.
+    pub(crate) fn all(&self) -> Result<KVec<Arc<Vm>>> {
+        let live = self.live.lock();
+        let mut all = KVec::with_capacity(live.len(), GFP_KERNEL)?;
+        for vm in live.iter() {
+            all.push(vm.clone(), GFP_KERNEL)?;
+        }
+        Ok(all)
+    }
+
+    /// Calls `f` with each VM that holds a name here, in an emergency: waits for the list no longer than
+    /// `remaining` gives time, in ns. Says whether it could.
+    pub(crate) fn try_each(
+        &self,
+        remaining: impl Fn() -> u64,
+        mut f: impl FnMut(&Arc<Vm>),
+    ) -> bool {
+        loop {
+            if let Some(live) = self.live.try_lock() {
+                live.iter().for_each(&mut f);
+                return true;
+            }
+            if remaining() == 0 {
+                return false;
+            }
+            // SAFETY: Called in process context, without spinlocks.
+            unsafe { c::nvhv_msleep(1) };
+        }
+    }
+
+    /// Calls `f` while no VM can take `name` or entry `slot`, unless one has it: EBUSY.
+    pub(crate) fn unless_live<T>(
+        &self,
+        name: Option<&Name>,
+        slot: u32,
+        f: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let live = self.live.lock();
+        let taken = |vm: &Arc<Vm>| vm.holds_slot(slot) || name == Some(vm.binding.id());
+        if live.iter().any(taken) {
+            return Err(EBUSY);
+        }
+        f()
+    }
+
+    /// Whether the caller may act on what `uid` owns.
+    pub(crate) fn may_act_on(&self, uid: u32) -> bool {
+        may_act_on(task::current_uid(), task::capable_admin(), uid)
+    }
+}

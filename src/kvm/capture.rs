@@ -1,0 +1,524 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Capturing a frozen VM into a record, and making that durable.
+//!
+//! The order of work is the commit protocol's: the record, then everything that any CPU has stored
+//! to the guest's RAM, then the one word that makes both count.
+
+use super::{
+    ioctl::KvmFile,
+    msrs,
+    scratch::Scratch,
+    slots,
+    vcpu::Vcpu,
+    vm::{Image, Inner, Vm},
+};
+use crate::{
+    format::{
+        record::{kind, VM_WIDE},
+        Cause, HeaderView, Media, RecordInfo, RecordWriter,
+    },
+    outage::emergency,
+    pool::store::{refused, Store},
+    ram::adopt::Ram,
+    state::{
+        exit::{self, PortIo},
+        kvm_abi::{self as abi, CPUID_ENTRY, CPUID_MAX, LIST_HEADER},
+        lapic,
+        plan::{self, How, Irqchip, Item, Shape},
+    },
+    sys::{c, file::FileRef},
+};
+use core::sync::atomic::Ordering;
+use kernel::{
+    prelude::*,
+    sync::Arc,
+    time::{Instant, Monotonic},
+};
+
+/// Bytes of the buffer for one variable-sized answer of KVM.
+pub(super) const WORK: usize = 64 << 10;
+
+/// In the byte at the address of MSR_KVM_PV_EOI_EN: the guest may end the interrupt by clearing this
+/// (KVM documentation, "x86/msr.rst").
+const PV_EOI_ALLOWED: u8 = 1;
+
+/// Bytes of a record for scripts and virtqueues.
+const DEVICES: usize = 2 << 20;
+
+/// Bytes of a record for `vcpus` vCPUs whose XSAVE areas have `xsave` bytes: what the items of a
+/// vCPU take at most, and room for the VM's own.
+pub(super) fn record_len(vcpus: usize, xsave: usize) -> usize {
+    DEVICES + (64 << 10) + vcpus * ((48 << 10) + xsave)
+}
+
+/// Whether a record of the VM's present state was committed.
+pub(super) fn is_sealed(vm: &Vm) -> bool {
+    vm.inner
+        .lock()
+        .image
+        .as_ref()
+        .is_some_and(|image| image.sealed)
+}
+
+/// Seals the frozen VM for `cause`. The VMM's address space is in use.
+pub(super) fn seal(vm: &Vm, cause: Cause) -> Result {
+    let Inner {
+        image,
+        scratch,
+        slots: vmm_slots,
+        phantoms,
+        irqchip,
+        pit,
+        timings,
+        ..
+    } = &mut *vm.inner.lock();
+    let (Some(image), Some(scratch)) = (image, scratch) else {
+        return Err(ESRCH);
+    };
+    let store = vm.host.store()?;
+    if image.sealed {
+        // I/O that was on its way when it was sealed may have arrived since. What cannot be written is in the log.
+        let _ = slots::sync_storage(vm, vmm_slots, &image.ram);
+        return write_back(store);
+    }
+    let Image {
+        entry,
+        header,
+        ram,
+        record,
+        work,
+        msrs,
+        sealed,
+    } = image;
+    let entry = entry.as_mut().ok_or(ESRCH)?;
+    vm.devices.freeze();
+    if emergency::lost_cpu().is_none() {
+        ram.close();
+    }
+    // Else a CPU with interrupts off would never answer the shootdown of its TLB. What threads of the VMM
+    // write until they are stopped is what devices had been asked for, as with direct I/O in flight.
+
+    let start = Instant::<Monotonic>::now();
+    let vcpus = sorted_vcpus(vm)?;
+    let file = vm.kvm.get()?;
+    let mut writer = RecordWriter::new(record)?;
+    let shape = Shape {
+        vcpus: vcpus.len() as u32,
+        irqchip: *irqchip,
+        pit: *pit,
+    };
+    writer.push(kind::SHAPE, VM_WIDE, &shape.to_bytes())?;
+    writer.push_with::<Error>(
+        kind::SLOTS,
+        VM_WIDE,
+        (vmm_slots.len() + phantoms.len()) * abi::MEMORY_REGION,
+        |room| {
+            // What this VMM has not added yet, the next one may not add at once either.
+            let all = Iterator::chain(vmm_slots.iter(), phantoms.iter());
+            for (to, slot) in room.chunks_exact_mut(abi::MEMORY_REGION).zip(all) {
+                to.copy_from_slice(&abi::memory_region_to(slot));
+            }
+            Ok(())
+        },
+    )?;
+    let storage = slots::storage(vmm_slots, ram).count();
+    if storage > 0 {
+        writer.push_with::<Error>(kind::STORAGE, VM_WIDE, storage * slots::PLACE, |room| {
+            let all = slots::storage(vmm_slots, ram);
+            for (to, slot) in room.chunks_exact_mut(slots::PLACE).zip(all) {
+                let (gpa, len) = to.split_at_mut(slots::PLACE / 2);
+                gpa.copy_from_slice(&slot.gpa.to_le_bytes());
+                len.copy_from_slice(&slot.size.to_le_bytes());
+            }
+            Ok(())
+        })?;
+    }
+    let xsave = xsave_len(&vm.kvm, &file)?;
+    let nested = vm
+        .kvm
+        .call(&file, abi::CHECK_EXTENSION, abi::CAP_NESTED_STATE as usize)?;
+    let msrs = msrs.numbers(vm.caps_changed.load(Ordering::Acquire));
+    for vcpu in vcpus.iter() {
+        let mut source = Source {
+            vcpu,
+            file: vcpu.kvm.get()?,
+            scratch,
+            work,
+            xsave,
+            nested,
+            msrs,
+            memory: Memory {
+                store,
+                header: header.view(),
+                ram,
+            },
+        };
+        // KVM takes in a pending INIT or SIPI when it is asked for the MP state, which changes other
+        // state; so it is asked before anything is read.
+        let mut mp_state = [0; abi::size_of_request(abi::GET_MP_STATE)];
+        source.get(abi::GET_MP_STATE, &mut mp_state)?;
+        for item in plan::VCPU {
+            if item.set == abi::SET_LAPIC && *irqchip == Irqchip::User {
+                // KVM has no LAPIC of it.
+                continue;
+            }
+            source.capture(item, &mut writer).inspect_err(|e| {
+                pr_err!(
+                    "{}: vCPU {}: {}: {e:?}\n",
+                    vm.binding.name(),
+                    vcpu.id,
+                    item.name
+                )
+            })?;
+        }
+        source.exit(&mut writer)?;
+    }
+    vm_wide(vm, &file, scratch, *irqchip, *pit, &mut writer)?;
+    vm.devices.capture(vm, cause, &mut writer)?;
+    timings.capture_ns = since(start);
+
+    // Slow, and may fail: before anything is written.
+    slots::sync_storage(vm, vmm_slots, ram)?;
+    let committing = Instant::<Monotonic>::now();
+    let about = RecordInfo {
+        vm: *entry.vm(),
+        header_seq: entry.header_seq(),
+        record_seq: entry.next_record_seq(),
+        sealed_ns: now_ns(),
+        cause,
+        kernel: kernel_release(),
+    };
+    let finished = writer.finish(&about, store.pool.media().crc());
+    let failed = |why| refused(fmt!("{}: cannot be sealed", vm.binding.name()), why);
+    let token = store.pool.write_record(entry, &finished).map_err(failed)?;
+    let written = since(committing);
+
+    let writing_back = Instant::<Monotonic>::now();
+    write_back(store)?;
+    store.device.flush_region();
+    timings.writeback_ns = since(writing_back);
+
+    let committing = Instant::<Monotonic>::now();
+    store.pool.commit_sealed(entry, token).map_err(failed)?;
+    timings.commit_ns = written + since(committing);
+    *sealed = true;
+    pr_info!(
+        "{}: record of {} bytes, captured in {} us, written back in {} us, committed in {} us\n",
+        vm.binding.name(),
+        finished.bytes().len(),
+        timings.capture_ns / 1000,
+        timings.writeback_ns / 1000,
+        timings.commit_ns / 1000
+    );
+    Ok(())
+}
+
+/// Makes durable what any CPU has stored to the pool.
+fn write_back(store: &Store) -> Result {
+    let memory = &store.device.memory;
+    memory.write_back_everything(emergency::write_back_all_caches)
+}
+
+/// Nanoseconds since `start`.
+pub(super) fn since(start: Instant<Monotonic>) -> u64 {
+    u64::try_from(start.elapsed().as_nanos()).unwrap_or(0)
+}
+
+/// Real time in nanoseconds.
+pub(super) fn now_ns() -> u64 {
+    // SAFETY: May be called anywhere.
+    u64::try_from(unsafe { c::nvhv_real_ns() }).unwrap_or(0)
+}
+
+fn kernel_release() -> [u8; 64] {
+    let mut out = [0; 64];
+    // SAFETY: The name of the running kernel is a C string of at most 64 bytes that stays.
+    let release = unsafe { CStr::from_char_ptr(c::nvhv_kernel_release()) };
+    for (to, from) in out.iter_mut().zip(release.to_bytes()) {
+        *to = *from;
+    }
+    out
+}
+
+/// The VM's vCPUs, in order of their numbers.
+pub(super) fn sorted_vcpus(vm: &Vm) -> Result<KVec<Arc<Vcpu>>> {
+    let list = vm.vcpus.lock();
+    let mut vcpus = KVec::with_capacity(list.len(), GFP_KERNEL)?;
+    for vcpu in list.iter() {
+        vcpus.push(vcpu.clone(), GFP_KERNEL)?;
+    }
+    Ok(vcpus)
+}
+
+/// Bytes of an XSAVE area of this VM.
+pub(super) fn xsave_len(kvm: &KvmFile, file: &FileRef) -> Result<usize> {
+    let len = kvm.call(file, abi::CHECK_EXTENSION, abi::CAP_XSAVE2 as usize)?;
+    Ok(len.max(abi::size_of_request(abi::GET_XSAVE)))
+}
+
+/// The VM's own state.
+fn vm_wide(
+    vm: &Vm,
+    file: &FileRef,
+    scratch: &Scratch,
+    irqchip: Irqchip,
+    pit: bool,
+    writer: &mut RecordWriter<'_>,
+) -> Result {
+    let mut get = |get: u32, set: u32, prefix: &[u8]| {
+        writer.push_with::<Error>(set, VM_WIDE, abi::size_of_request(get), |room| {
+            room.fill(0);
+            if let Some(to) = room.get_mut(..prefix.len()) {
+                to.copy_from_slice(prefix);
+            }
+            scratch.call(&vm.kvm, file, get, room)?;
+            Ok(())
+        })
+    };
+    if irqchip == Irqchip::Kernel {
+        for chip in plan::IRQCHIPS {
+            get(abi::GET_IRQCHIP, abi::SET_IRQCHIP, &chip.to_le_bytes())?;
+        }
+    }
+    if pit {
+        get(abi::GET_PIT2, abi::SET_PIT2, &[])?;
+    }
+    get(abi::GET_CLOCK, abi::SET_CLOCK, &[])
+}
+
+/// One vCPU being captured.
+struct Source<'a> {
+    vcpu: &'a Vcpu,
+    file: FileRef,
+    scratch: &'a Scratch,
+    work: &'a mut [u8],
+    xsave: usize,
+    nested: usize,
+    msrs: &'a [u32],
+    memory: Memory<'a>,
+}
+
+/// The guest's RAM.
+struct Memory<'a> {
+    store: &'a Store,
+    header: HeaderView<'a>,
+    ram: &'a Ram,
+}
+
+impl Memory<'_> {
+    /// Where the byte at a guest-physical address is in the pool, if it is RAM.
+    fn locate(&self, gpa: u64) -> Option<u64> {
+        let block = self
+            .header
+            .blocks()
+            .find(|b| gpa >= b.gpa && gpa - b.gpa < b.len)
+            .filter(|b| self.ram.blocks().iter().any(|placed| placed.gpa == b.gpa))?;
+        let (at, _) = self.header.locate(&block, gpa - block.gpa)?;
+        Some(at)
+    }
+
+    fn read(&self, at: u64) -> Result<u8> {
+        let mut one = [0];
+        let media = self.store.pool.media();
+        media.read(at, &mut one).map_err(|_| EIO)?;
+        let [value] = one;
+        Ok(value)
+    }
+}
+
+impl Source<'_> {
+    fn get(&self, request: u32, buf: &mut [u8]) -> Result<usize> {
+        self.scratch.call(&self.vcpu.kvm, &self.file, request, buf)
+    }
+
+    fn capture(&mut self, item: &Item, writer: &mut RecordWriter<'_>) -> Result {
+        let id = self.vcpu.id;
+        match item.how {
+            How::Fixed => {
+                let len = abi::size_of_request(item.get);
+                writer.push_with(item.set, id, len, |room| {
+                    self.get(item.get, room)?;
+                    if item.set == abi::SET_LAPIC {
+                        self.take_eoi(room)?;
+                    }
+                    Ok(())
+                })
+            }
+            How::Xsave => {
+                let whole = abi::size_of_request(abi::GET_XSAVE);
+                let get = if self.xsave > whole {
+                    item.get
+                } else {
+                    abi::GET_XSAVE
+                };
+                writer.push_with(item.set, id, self.xsave, |room| {
+                    self.get(get, room).map(|_| ())
+                })
+            }
+            How::Nested if self.nested == 0 => Ok(()),
+            How::Nested => writer.push_with(item.set, id, self.nested, |room| {
+                room.fill(0);
+                // The size that the caller has room for stands at offset 4.
+                let size = (self.nested as u32).to_le_bytes();
+                room.get_mut(4..8).ok_or(EINVAL)?.copy_from_slice(&size);
+                self.get(item.get, room).map(|_| ())
+            }),
+            How::TscKhz => {
+                let khz = self.vcpu.kvm.call(&self.file, item.get, 0)? as u32;
+                Ok(writer.push(item.set, id, &khz.to_le_bytes())?)
+            }
+            How::TscOffset => {
+                let (kvm, file) = (&self.vcpu.kvm, &self.file);
+                match self.scratch.tsc_offset(kvm, file, item.get, 0) {
+                    Ok(offset) => Ok(writer.push(item.set, id, &offset.to_le_bytes())?),
+                    // A KVM that has no such attribute.
+                    Err(e) if e == ENXIO => Ok(()),
+                    Err(e) => Err(e),
+                }
+            }
+            How::Cpuid => {
+                let (kvm, file) = (&self.vcpu.kvm, &self.file);
+                let entries = cpuid(kvm, file, self.scratch, self.work)?;
+                Ok(writer.push(item.set, id, entries)?)
+            }
+            How::Msrs => {
+                let (kvm, file) = (&self.vcpu.kvm, &self.file);
+                let len = msrs::read(kvm, file, self.scratch, self.msrs, self.work)?;
+                let (_, entries) = self
+                    .work
+                    .split_at_checked(self.work.len() / 2)
+                    .ok_or(EINVAL)?;
+                Ok(writer.push(item.set, id, entries.get(..len).ok_or(EINVAL)?)?)
+            }
+        }
+    }
+
+    /// A guest may be allowed to end an interrupt by a bit in its memory (KVM's paravirtual EOI), which KVM looks
+    /// at after an exit. For a vCPU that was taken from its task before that, it is done here as there.
+    fn take_eoi(&self, lapic: &mut [u8]) -> Result {
+        let mut gpa = 0;
+        // SAFETY: The file is a vCPU's.
+        let allowed = unsafe { c::nvhv_vcpu_eoi_allowed(self.file.as_ptr(), &mut gpa) };
+        if !self.vcpu.was_taken() || !allowed {
+            return Ok(());
+        }
+        let at = self.memory.locate(gpa).ok_or(EFAULT)?;
+        let word = self.memory.read(at)?;
+        if word & PV_EOI_ALLOWED == 0 {
+            lapic::end_of_interrupt(lapic);
+            return Ok(());
+        }
+        // It has yet to end the interrupt, and will do it the other way.
+        let media = self.memory.store.pool.media();
+        media.write(at, &[word & !PV_EOI_ALLOWED]).map_err(|_| EIO)
+    }
+
+    /// An exit that KVM has retired and the VMM may not have answered.
+    fn exit(&mut self, writer: &mut RecordWriter<'_>) -> Result {
+        let id = self.vcpu.id;
+        let yet_to_be_seen = self
+            .vcpu
+            .with_kept_exit(|exit| writer.push(kind::EXIT, id, exit));
+        if let Some(pushed) = yet_to_be_seen {
+            return Ok(pushed?);
+        }
+        let Some(page) = self.vcpu.page().filter(|_| self.vcpu.exit_outstanding()) else {
+            return Ok(());
+        };
+        // What is decided about is the copy, which the VMM cannot change.
+        let Some(len) = page.save(self.work) else {
+            return Ok(());
+        };
+        let deliver = match exit::reason(self.work) {
+            exit::MMIO => exit::mmio_is_write(self.saved_union(len)),
+            exit::IO => match PortIo::parse(self.saved_union(len)) {
+                Some(io) if io.out => !self.is_plain_out(&io, len)?,
+                _ => false,
+            },
+            exit::HLT | exit::SHUTDOWN | exit::SYSTEM_EVENT => true,
+            _ => false,
+        };
+        if !deliver {
+            return Ok(());
+        }
+        let saved = self.work.get(..len).ok_or(EINVAL)?;
+        Ok(writer.push(kind::EXIT, id, saved)?)
+    }
+
+    fn saved_union(&self, len: usize) -> &[u8] {
+        self.work.get(exit::UNION..len).unwrap_or(&[])
+    }
+
+    /// Whether the port write that is saved in `work` is one that the guest executes again.
+    fn is_plain_out(&self, io: &PortIo, len: usize) -> Result<bool> {
+        let mut regs = [0; abi::size_of_request(abi::GET_REGS)];
+        self.get(abi::GET_REGS, &mut regs)?;
+        let code = self.code(&regs)?;
+        let data = self.work.get(exit::HEAD..len).unwrap_or(&[]);
+        // `struct kvm_regs` begins with rax, rbx, rcx, rdx.
+        Ok(exit::is_plain_out(
+            &code,
+            io,
+            data,
+            word(&regs, 0),
+            word(&regs, 24),
+        ))
+    }
+
+    /// The guest's code at its instruction pointer; zeroes if it cannot be read.
+    fn code(&self, regs: &[u8]) -> Result<[u8; 4]> {
+        // `rip` follows the sixteen general registers; `cs.base` is the first field of the special
+        // registers.
+        let mut sregs = [0; abi::size_of_request(abi::GET_SREGS2)];
+        self.get(abi::GET_SREGS2, &mut sregs)?;
+        let linear = word(&sregs, 0).wrapping_add(word(regs, 128));
+        let mut code = [0; 4];
+        for (i, byte) in code.iter_mut().enumerate() {
+            let mut translation = [0; abi::size_of_request(abi::TRANSLATE)];
+            let (to, _) = translation.split_at_mut(8);
+            to.copy_from_slice(&linear.wrapping_add(i as u64).to_le_bytes());
+            self.get(abi::TRANSLATE, &mut translation)?;
+            let (gpa, valid) = (word(&translation, 8), translation[16]);
+            let Some(at) = self.memory.locate(gpa).filter(|_| valid != 0) else {
+                break;
+            };
+            *byte = self.memory.read(at)?;
+        }
+        Ok(code)
+    }
+}
+
+/// The little-endian word at `at`.
+fn word(raw: &[u8], at: usize) -> u64 {
+    raw.get(at..at + 8)
+        .and_then(|b| b.try_into().ok())
+        .map_or(0, u64::from_le_bytes)
+}
+
+/// KVM_GET_CPUID2: the entries, in `work`.
+pub(super) fn cpuid<'a>(
+    kvm: &KvmFile,
+    file: &FileRef,
+    scratch: &Scratch,
+    work: &'a mut [u8],
+) -> Result<&'a [u8]> {
+    let buf = work
+        .get_mut(..LIST_HEADER + CPUID_MAX * CPUID_ENTRY)
+        .ok_or(EINVAL)?;
+    buf.fill(0);
+    buf.get_mut(..4)
+        .ok_or(EINVAL)?
+        .copy_from_slice(&(CPUID_MAX as u32).to_le_bytes());
+    scratch.call(kvm, file, abi::GET_CPUID2, buf)?;
+    let count = list_len(buf).min(CPUID_MAX);
+    buf.get(LIST_HEADER..LIST_HEADER + count * CPUID_ENTRY)
+        .ok_or(EINVAL)
+}
+
+/// The count at the head of one of KVM's lists.
+pub(super) fn list_len(buf: &[u8]) -> usize {
+    buf.get(..4)
+        .and_then(|b| b.try_into().ok())
+        .map_or(0, |b| u32::from_le_bytes(b) as usize)
+}

@@ -1,0 +1,508 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The thread that keeps a VM: it seals it, thaws it and ends it.
+//!
+//! State can be captured only with the VMM's address space in use, and when the VMM has died none of
+//! its threads is left to do it. So each running VM has a kernel thread, made at adoption, which
+//! borrows the address space (`kthread_use_mm`); the VM holds a use of it (`mmget`) until its end.
+
+use super::{
+    capture, exits,
+    vm::{Phase, Vm},
+};
+use crate::{
+    life::{self, Cause, End, Exit, Verdict},
+    outage::emergency,
+    sys::c,
+};
+use core::{
+    ffi::c_void,
+    ptr,
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering},
+};
+use kernel::{
+    mm::MmWithUser,
+    new_condvar, new_mutex,
+    prelude::*,
+    str::CString,
+    sync::{aref::ARef, Arc, CondVar, Mutex},
+    time::msecs_to_jiffies,
+};
+
+/// How long vCPUs may take to leave KVM. They do in microseconds unless the host is in trouble.
+const FREEZE_MS: u32 = 10_000;
+/// How often the thread looks whether the VMM is gone without a word.
+const WATCH_MS: u32 = 1_000;
+
+/// What a keeper is asked to do.
+#[derive(Clone, Copy, Debug)]
+enum Request {
+    Seal(Cause),
+    Thaw,
+    End(Exit),
+    Abandon,
+    /// The host is about to be lost. Nobody waits for the answer in the mailbox.
+    Alarm(Cause),
+}
+
+/// No alarm: a [`Cause`] that there is not.
+const NO_ALARM: u32 = 0;
+
+/// What a keeper has made of the last alarm of failing power.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Power {
+    /// It was not told of any, or has no VM any more.
+    Apart = 0,
+    /// It has yet to finish.
+    Asked = 1,
+    /// The VM is sealed.
+    Sealed = 2,
+    /// The VM cannot be sealed.
+    Failed = 3,
+}
+
+enum Mail {
+    /// No thread: the VM is not adopted, or has ended.
+    Closed,
+    Empty,
+    Posted(Request),
+    Serving,
+    Answered(Result),
+}
+
+/// The mailbox of a VM's keeper.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Keeper {
+    #[pin]
+    mail: Mutex<Mail>,
+    #[pin]
+    changed: CondVar,
+    /// The cause of an emergency that the thread has yet to hear of.
+    alarm: AtomicU32,
+    /// A [`Power`].
+    power: AtomicU32,
+    /// The thread serves nobody any more.
+    closed: AtomicBool,
+    /// The thread, referenced; null if there was none yet.
+    task: AtomicPtr<c::task_struct>,
+}
+
+/// What the thread owns.
+struct Thread {
+    vm: Arc<Vm>,
+    mm: ARef<MmWithUser>,
+}
+
+impl Keeper {
+    /// Without a thread.
+    pub(super) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            mail <- new_mutex!(Mail::Closed, "nvhv_keeper_mail"),
+            changed <- new_condvar!("nvhv_keeper_changed"),
+            alarm: AtomicU32::new(NO_ALARM),
+            power: AtomicU32::new(Power::Apart as u32),
+            closed: AtomicBool::new(false),
+            task: AtomicPtr::new(ptr::null_mut()),
+        })
+    }
+
+    /// Starts the thread for `vm`, which holds its VMM's address space from now on.
+    pub(super) fn start(vm: &Arc<Vm>) -> Result {
+        let mm = vm.mm.mmget_not_zero().ok_or(ESRCH)?;
+        let name = CString::try_from_fmt(fmt!("{}", vm.binding.name()))?;
+        let thread = KBox::new(Thread { vm: vm.clone(), mm }, GFP_KERNEL)?;
+        let data = KBox::into_raw(thread);
+        // SAFETY: `keep` takes `data` over once the thread runs.
+        let task = unsafe { c::nvhv_kthread_create(Some(keep), data.cast(), name.as_char_ptr()) };
+        // SAFETY: Looks at the pointer's value.
+        if unsafe { c::nvhv_is_err(task.cast()) } {
+            // SAFETY: No thread was made.
+            drop(unsafe { KBox::from_raw(data) });
+            return Err(ENOMEM);
+        }
+        vm.keeper.closed.store(false, Ordering::SeqCst);
+        // SAFETY: The thread has not begun.
+        let task_ref = unsafe { c::nvhv_get_task(task) };
+        drop_task(vm.keeper.task.swap(task_ref, Ordering::AcqRel));
+        *vm.keeper.mail.lock() = Mail::Empty;
+        // SAFETY: The thread runs our code and holds our module until its end.
+        unsafe {
+            c::nvhv_module_get(crate::THIS.as_ptr().cast());
+            c::wake_up_process(task);
+        }
+        Ok(())
+    }
+
+    /// Freezes the VM, captures it and makes that durable. It stays frozen.
+    pub(crate) fn seal(&self, cause: Cause) -> Result {
+        self.ask(Request::Seal(cause))
+    }
+
+    /// Lets a sealed VM go on.
+    pub(crate) fn thaw(&self) -> Result {
+        self.ask(Request::Thaw)
+    }
+
+    /// The VMM is at its end: seals or discards the VM. Returns when that is durable.
+    pub(super) fn end(&self, exit: Exit) {
+        // There is nobody to tell: the thread has logged what went wrong.
+        let _ = self.ask(Request::End(exit));
+    }
+
+    /// Ends the thread of a VM that did not become live after all.
+    pub(super) fn abandon(&self) {
+        let _ = self.ask(Request::Abandon);
+    }
+
+    /// Makes the thread look whether anybody is left.
+    pub(super) fn wake(&self) {
+        self.changed.notify_all();
+    }
+
+    /// Tells the thread of an emergency, and sees that it runs: it seals the VM whatever else it was
+    /// asked, and calls [`emergency::settled`]. Says whether there is a thread. Takes no lock that is
+    /// held for more than moments.
+    pub(crate) fn alarm(&self, cause: Cause) -> bool {
+        let task = self.task.load(Ordering::Acquire);
+        if task.is_null() {
+            return false;
+        }
+        self.alarm.store(cause.0, Ordering::SeqCst);
+        if self.closed.load(Ordering::SeqCst) {
+            // Whoever takes the alarm, this function or `close`, settles it.
+            return self.take_alarm().is_none();
+        }
+        // SAFETY: The reference is given back with the keeper, which the caller holds.
+        unsafe { emergency::hasten(task) };
+        self.changed.notify_all();
+        true
+    }
+
+    /// As [`Self::alarm`], of power that fails; [`Self::answered_power`] tells what comes of it.
+    pub(crate) fn alarm_of_power(&self) {
+        self.answer_power(Power::Asked);
+        if !self.alarm(Cause::POWER) {
+            self.answer_power(Power::Apart);
+        }
+    }
+
+    /// What came of the last alarm of power.
+    pub(crate) fn answered_power(&self) -> Power {
+        match self.power.load(Ordering::Acquire) {
+            0 => Power::Apart,
+            1 => Power::Asked,
+            2 => Power::Sealed,
+            _ => Power::Failed,
+        }
+    }
+
+    fn answer_power(&self, what: Power) {
+        self.power.store(what as u32, Ordering::Release);
+    }
+
+    /// The alarm that there is, once.
+    fn take_alarm(&self) -> Option<Cause> {
+        let cause = self.alarm.swap(NO_ALARM, Ordering::SeqCst);
+        (cause != NO_ALARM).then_some(Cause(cause))
+    }
+
+    fn ask(&self, request: Request) -> Result {
+        let mut mail = self.mail.lock();
+        loop {
+            match *mail {
+                Mail::Closed => return Err(ESRCH),
+                Mail::Empty => break,
+                _ => self.changed.wait(&mut mail),
+            }
+        }
+        *mail = Mail::Posted(request);
+        self.changed.notify_all();
+        loop {
+            match *mail {
+                Mail::Answered(result) => {
+                    *mail = Mail::Empty;
+                    self.changed.notify_all();
+                    return result;
+                }
+                Mail::Closed => return Ok(()),
+                _ => self.changed.wait(&mut mail),
+            }
+        }
+    }
+
+    /// The next request, or that the VMM is gone without one.
+    fn next(&self, vm: &Vm) -> Request {
+        let mut mail = self.mail.lock();
+        loop {
+            if let Some(cause) = self.take_alarm() {
+                return Request::Alarm(cause);
+            }
+            if let Mail::Posted(request) = *mail {
+                *mail = Mail::Serving;
+                return request;
+            }
+            if !matches!(*mail, Mail::Empty) {
+                // Somebody has yet to fetch the last answer.
+                let _ = self
+                    .changed
+                    .wait_interruptible_timeout(&mut mail, msecs_to_jiffies(WATCH_MS));
+                continue;
+            }
+            if vm.is_closed() {
+                *mail = Mail::Serving;
+                return Request::End(Exit::Closed);
+            }
+            if !vm.owner.is_alive() {
+                // It had closed all its descriptors, or died in a way that closes none. How it
+                // ended is not known, so the image is kept.
+                *mail = Mail::Serving;
+                return Request::End(Exit::Signal(9));
+            }
+            // A kernel thread gets no signals; woken or timed out, the conditions are looked at anew.
+            let _ = self
+                .changed
+                .wait_interruptible_timeout(&mut mail, msecs_to_jiffies(WATCH_MS));
+        }
+    }
+
+    fn answer(&self, result: Result) {
+        *self.mail.lock() = Mail::Answered(result);
+        self.changed.notify_all();
+    }
+
+    /// Nobody is served any more.
+    fn close(&self) {
+        *self.mail.lock() = Mail::Closed;
+        self.changed.notify_all();
+        self.closed.store(true, Ordering::SeqCst);
+        match self.take_alarm() {
+            None => {}
+            Some(Cause::POWER) => self.answer_power(Power::Apart),
+            // It has just done what it was told to.
+            Some(_) => emergency::settled(),
+        }
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Keeper {
+    fn drop(self: Pin<&mut Self>) {
+        drop_task(self.task.load(Ordering::Relaxed));
+    }
+}
+
+/// Gives a reference to a thread back.
+fn drop_task(task: *mut c::task_struct) {
+    if !task.is_null() {
+        // SAFETY: It was taken in `Keeper::start`, and `swap` has handed it to us alone.
+        unsafe { c::nvhv_put_task(task) };
+    }
+}
+
+/// Runs `f` with the VMM's address space in use.
+fn with_mm<T>(mm: &MmWithUser, f: impl FnOnce() -> T) -> T {
+    // SAFETY: The caller is a kernel thread without an address space and holds a use of `mm`.
+    unsafe { c::kthread_use_mm(mm.as_raw().cast()) };
+    let result = f();
+    // SAFETY: As above.
+    unsafe { c::kthread_unuse_mm(mm.as_raw().cast()) };
+    result
+}
+
+/// The thread.
+unsafe extern "C" fn keep(data: *mut c_void) -> i32 {
+    {
+        // SAFETY: `data` was made for this thread by `Keeper::start`.
+        let thread = unsafe { KBox::from_raw(data.cast::<Thread>()) };
+        let Thread { vm, mm } = KBox::into_inner(thread);
+        loop {
+            match vm.keeper.next(&vm) {
+                Request::Seal(cause) => {
+                    let done = with_mm(&mm, || seal(&vm, cause));
+                    vm.keeper.answer(done);
+                }
+                Request::Alarm(Cause::POWER) => {
+                    let done = with_mm(&mm, || seal(&vm, Cause::POWER));
+                    if done.is_err() {
+                        calm();
+                    }
+                    vm.keeper.answer_power(match done {
+                        Ok(()) => Power::Sealed,
+                        Err(e) if e == ESRCH => Power::Apart,
+                        Err(_) => Power::Failed,
+                    });
+                }
+                Request::Alarm(cause) => {
+                    // Who runs out of memory and panics keeps others from making room.
+                    // SAFETY: For the rest of this thread's life, which is the host's.
+                    unsafe { c::nvhv_memalloc() };
+                    // What goes wrong is in the log.
+                    let _ = with_mm(&mm, || seal(&vm, cause));
+                    emergency::settled();
+                }
+                Request::Thaw => vm.keeper.answer(thaw(&vm)),
+                Request::Abandon => {
+                    drop(mm);
+                    vm.keeper.close();
+                    break;
+                }
+                Request::End(exit) => {
+                    let discard = with_mm(&mm, || end(&vm, exit));
+                    vm.devices.end();
+                    if let Some(image) = &vm.inner.lock().image {
+                        image.ram.revoke();
+                    }
+                    // The mappings, and with them KVM's VM, go with the last use.
+                    drop(mm);
+                    if discard {
+                        // Given up durably, which is what the VMM waits for; I/O may hold the pages
+                        // for longer. The name stays taken meanwhile.
+                        vm.keeper.close();
+                        finish_discard(&vm);
+                    }
+                    vm.host.release_name(&vm);
+                    vm.keeper.close();
+                    break;
+                }
+            }
+        }
+    }
+    // SAFETY: Taken in `Keeper::start`; everything the thread owned is dropped.
+    unsafe { c::__module_put_and_kthread_exit(crate::THIS.as_ptr().cast(), 0) }
+}
+
+/// This thread does not come before others any more.
+fn calm() {
+    // SAFETY: The current task is a thread of ours.
+    unsafe { c::sched_set_normal(c::nvhv_current(), 0) };
+}
+
+/// How long a freeze may take.
+fn freeze_ms() -> u32 {
+    emergency::remaining_ms().unwrap_or(FREEZE_MS)
+}
+
+fn seal(vm: &Vm, cause: Cause) -> Result {
+    if vm.phase() != Phase::Live {
+        // It is being adopted, by a thread that may wait for us.
+        return Err(ESRCH);
+    }
+    if capture::is_sealed(vm) {
+        return Ok(());
+    }
+    let done = vm
+        .freeze(freeze_ms())
+        .and_then(|()| capture::seal(vm, cause));
+    if let Err(e) = done {
+        pr_err!(
+            "{}: cannot be sealed ({e:?}): it runs on\n",
+            vm.binding.name()
+        );
+        if let Some(image) = &vm.inner.lock().image {
+            image.ram.open();
+        }
+        vm.devices.thaw();
+        vm.gate.open();
+    }
+    done
+}
+
+fn thaw(vm: &Vm) -> Result {
+    calm();
+    let inner = &mut *vm.inner.lock();
+    let image = inner.image.as_mut().ok_or(ESRCH)?;
+    if !image.sealed {
+        return Ok(());
+    }
+    let entry = image.entry.as_mut().ok_or(ESRCH)?;
+    vm.host
+        .store()?
+        .pool
+        .commit_live(entry, &mut image.header)
+        .map_err(|why| {
+            crate::pool::store::refused(fmt!("{}: cannot be thawed", vm.binding.name()), why)
+        })?;
+    image.sealed = false;
+    image.ram.open();
+    vm.devices.thaw();
+    vm.gate.open();
+    pr_info!("{}: thawed\n", vm.binding.name());
+    Ok(())
+}
+
+/// Seals or gives up the VM; says whether its memory is to be discarded.
+fn end(vm: &Vm, exit: Exit) -> bool {
+    let sealed = capture::is_sealed(vm);
+    let verdict = life::end_of_life(&End {
+        guest: exits::guest_end(vm),
+        exit,
+        was_signalled: vm.signals.signalled(),
+        // Whoever had it sealed wants it.
+        host_going_down: sealed || vm.host.going_down.load(Ordering::Relaxed),
+    });
+    let name = vm.binding.name();
+    let frozen = if sealed {
+        Ok(())
+    } else {
+        vm.freeze(freeze_ms())
+    };
+    vm.set_phase(Phase::Ended);
+    match verdict {
+        Verdict::Keep(_) => {
+            match frozen.and_then(|()| capture::seal(vm, Cause::VMM_DIED)) {
+                Ok(()) => pr_info!("{name}: sealed; {verdict}\n"),
+                Err(e) => pr_err!(
+                    "{name}: cannot be sealed ({e:?}): its image is torn and will not be resumed\n"
+                ),
+            }
+            false
+        }
+        Verdict::Discard(_) => {
+            let mut inner = vm.inner.lock();
+            let begun = inner
+                .image
+                .as_mut()
+                .and_then(|image| image.entry.as_mut())
+                .ok_or(ESRCH)
+                .and_then(|entry| {
+                    vm.host.store()?.pool.begin_discard(entry).map_err(|why| {
+                        crate::pool::store::refused(fmt!("{name}: cannot be discarded"), why)
+                    })
+                });
+            if begun.is_ok() {
+                pr_info!("{name}: {verdict}\n");
+            }
+            begun.is_ok()
+        }
+    }
+}
+
+/// Zeroes and frees the VM's memory once nothing can write to it any more: a direct-I/O request in
+/// flight outlives its process.
+fn finish_discard(vm: &Vm) {
+    const PATIENCE_MS: u32 = 60_000;
+    let Ok(store) = vm.host.store() else { return };
+    let Some(mut image) = vm.inner.lock().image.take() else {
+        return;
+    };
+    let Some(entry) = image.entry.take() else {
+        return;
+    };
+    let header = image.header.view();
+    let mut waited = 0;
+    while store.is_referenced(&header) {
+        if waited >= PATIENCE_MS {
+            pr_warn!(
+                "{}: I/O still holds its memory: it is freed when the module is loaded next\n",
+                vm.binding.name()
+            );
+            return;
+        }
+        // SAFETY: Sleeps in process context.
+        unsafe { c::nvhv_msleep(10) };
+        waited += 10;
+    }
+    if let Err(why) = store.finish_discard(entry, &header) {
+        pr_err!("{}: cannot be discarded: {why}\n", vm.binding.name());
+    }
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A small mapping in the VMM's address space, through which ioctl arguments pass.
+//!
+//! KVM's ioctls take user pointers. The VMM can read and write this memory like any of its own, so
+//! what comes back is untrusted, and nothing secret passes: it is the VM's own state.
+
+use super::ioctl::KvmFile;
+use crate::{
+    state::kvm_abi as abi,
+    sys::{c, file::FileRef, user},
+};
+use kernel::prelude::*;
+
+/// Bytes of the mapping: more than the largest argument of any ioctl that is called.
+pub(crate) const SIZE: usize = 128 << 10;
+
+/// The mapping. Used by one thread at a time: whoever holds the lock it stands under.
+pub(crate) struct Scratch {
+    addr: usize,
+}
+
+impl Scratch {
+    /// Makes it in the current address space.
+    pub(crate) fn map() -> Result<Self> {
+        // SAFETY: Maps fresh anonymous memory where the kernel chooses.
+        let addr = unsafe {
+            c::vm_mmap(
+                core::ptr::null_mut(),
+                0,
+                SIZE,
+                (c::PROT_READ | c::PROT_WRITE) as usize,
+                // Shared, so that the OOM killer does not reap it before the VM is sealed.
+                (c::MAP_SHARED | c::MAP_ANONYMOUS | c::MAP_POPULATE) as usize,
+                0,
+            )
+        };
+        // An address above the last page is a negative errno.
+        if addr as isize > -4096 && (addr as isize) < 0 {
+            return Err(Error::from_errno(addr as i32));
+        }
+        Ok(Self { addr })
+    }
+
+    /// Where it is in the VMM.
+    pub(crate) fn addr(&self) -> usize {
+        self.addr
+    }
+
+    /// Calls `request` on `file` with `buf` as its argument, in and out.
+    pub(crate) fn call(
+        &self,
+        ioctls: &KvmFile,
+        file: &FileRef,
+        request: u32,
+        buf: &mut [u8],
+    ) -> Result<usize> {
+        if buf.len() > SIZE {
+            return Err(E2BIG);
+        }
+        user::write(self.addr, buf)?;
+        let ret = ioctls.call(file, request, self.addr)?;
+        user::read(self.addr, buf)?;
+        Ok(ret)
+    }
+
+    /// Reads or writes a vCPU's TSC offset: `request` is KVM_GET_DEVICE_ATTR or KVM_SET_DEVICE_ATTR.
+    pub(crate) fn tsc_offset(
+        &self,
+        ioctls: &KvmFile,
+        file: &FileRef,
+        request: u32,
+        value: u64,
+    ) -> Result<u64> {
+        // `struct kvm_device_attr`: flags, group, attribute, and the address of the value.
+        let at = self.addr + 64;
+        let mut attr = [0; 24];
+        let fields = [
+            u64::from(abi::VCPU_TSC_CTRL) << 32,
+            abi::VCPU_TSC_OFFSET,
+            at as u64,
+        ];
+        for (to, field) in attr.chunks_exact_mut(8).zip(fields) {
+            to.copy_from_slice(&field.to_le_bytes());
+        }
+        user::write(at, &value.to_le_bytes())?;
+        self.set(ioctls, file, request, &attr)?;
+        let mut raw = [0; 8];
+        user::read(at, &mut raw)?;
+        Ok(u64::from_le_bytes(raw))
+    }
+
+    /// As [`Self::call`] for an argument that is only handed in.
+    pub(crate) fn set(
+        &self,
+        ioctls: &KvmFile,
+        file: &FileRef,
+        request: u32,
+        buf: &[u8],
+    ) -> Result<usize> {
+        if buf.len() > SIZE {
+            return Err(E2BIG);
+        }
+        user::write(self.addr, buf)?;
+        ioctls.call(file, request, self.addr)
+    }
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Finding and claiming a devdax device.
+//!
+//! The kernel has no in-kernel interface to a devdax device. What the module needs is stable user
+//! ABI, so it is read where user space reads it: `/sys/bus/dax/devices/DEV/{resource,size}`
+//! (`Documentation/ABI/testing/sysfs-bus-dax`) and the region's `persistence_domain`
+//! (`Documentation/ABI/testing/sysfs-bus-nvdimm`). The memory itself is the kernel's direct mapping of
+//! the device's pages, which exist while device_dax is bound to it; a reference to their
+//! `dev_pagemap` and an open device file keep it so.
+
+use super::memory::Memory;
+use crate::sys::{c, file::FileRef};
+use kernel::{prelude::*, str::CString};
+
+/// How stores become durable on a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Domain {
+    /// The platform saves CPU caches on power loss (eADR): a fence is enough.
+    CpuCache,
+    /// What reached the memory controller is saved (ADR): caches must be written back.
+    MemoryController,
+    /// The device does not say: as for `MemoryController`.
+    Unknown,
+}
+
+impl Domain {
+    /// As the nvdimm bus calls it in sysfs.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Domain::CpuCache => "cpu_cache",
+            Domain::MemoryController => "memory_controller",
+            Domain::Unknown => "unknown",
+        }
+    }
+}
+
+/// A claimed devdax device.
+pub(crate) struct Device {
+    /// Its name: `dax0.0`.
+    pub(crate) name: CString,
+    /// Its memory.
+    pub(crate) memory: Memory,
+    /// How stores become durable.
+    pub(crate) domain: Domain,
+    /// The region's `deep_flush`, where it has flush hints.
+    deep_flush: Option<FileRef>,
+    _file: FileRef,
+}
+
+/// How many regions and devices per region are looked at.
+const REGIONS: u32 = 32;
+const DEVICES: u32 = 16;
+
+/// Calls `try_it` on every devdax device there is until it returns something.
+pub(crate) fn find<T>(mut try_it: impl FnMut(Device) -> Option<T>) -> Result<Option<T>> {
+    for region in 0..REGIONS {
+        for number in 0..DEVICES {
+            let name = CString::try_from_fmt(fmt!("dax{region}.{number}"))?;
+            match Device::claim(name) {
+                Ok(device) => {
+                    if let Some(found) = try_it(device) {
+                        return Ok(Some(found));
+                    }
+                }
+                Err(e) if e == ENOENT || e == ENXIO => {}
+                Err(e) => pr_warn!("cannot use dax{region}.{number}: {e:?}\n"),
+            }
+        }
+    }
+    Ok(None)
+}
+
+impl Device {
+    /// Claims the device called `name`.
+    pub(crate) fn claim(name: CString) -> Result<Self> {
+        let sys = |attr: &str| -> Result<FileRef> {
+            let path = CString::try_from_fmt(fmt!(
+                "/sys/bus/dax/devices/{}/{attr}",
+                name.to_str().map_err(|_| EINVAL)?
+            ))?;
+            FileRef::open(&path, c::O_RDONLY)
+        };
+        let start = number(&sys("resource")?)?;
+        let len = number(&sys("size")?)?;
+        if start == 0 || len == 0 {
+            return Err(ENXIO);
+        }
+        let path = CString::try_from_fmt(fmt!("/dev/{}", name.to_str().map_err(|_| EINVAL)?))?;
+        let file = FileRef::open(&path, c::O_RDWR | c::O_CLOEXEC)?;
+        let domain = ["..", "../..", "../../.."]
+            .iter()
+            .find_map(|up| {
+                let attr = CString::try_from_fmt(fmt!("{up}/persistence_domain")).ok()?;
+                domain(&sys(attr.to_str().ok()?).ok()?)
+            })
+            .unwrap_or(Domain::Unknown);
+        let deep_flush = ["..", "../..", "../../.."].iter().find_map(|up| {
+            let attr = CString::try_from_fmt(fmt!(
+                "/sys/bus/dax/devices/{}/{up}/deep_flush",
+                name.to_str().ok()?
+            ));
+            FileRef::open(&attr.ok()?, c::O_RDWR).ok()
+        });
+        Ok(Self {
+            deep_flush,
+            memory: Memory::claim(start, len, domain)?,
+            name,
+            domain,
+            _file: file,
+        })
+    }
+}
+
+impl Device {
+    /// Its name as text.
+    pub(crate) fn label(&self) -> &str {
+        self.name.to_str().unwrap_or("?")
+    }
+
+    /// Makes what reached the memory controller durable where the platform does not by itself
+    /// (flush hint addresses, ACPI 6.5, 5.2.25.9).
+    pub(crate) fn flush_region(&self) {
+        if let Some(deep_flush) = &self.deep_flush {
+            if let Err(e) = deep_flush.write(b"1") {
+                pr_err!("the region's deep flush fails: {e:?}\n");
+            }
+        }
+    }
+}
+
+/// Reads a sysfs attribute that is a number, decimal or with 0x.
+fn number(file: &FileRef) -> Result<u64> {
+    let mut buf = [0; 32];
+    let got = file.read(&mut buf)?;
+    let text = core::str::from_utf8(buf.get(..got).ok_or(EIO)?).map_err(|_| EIO)?;
+    let text = text.trim_end();
+    match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => text.parse(),
+    }
+    .map_err(|_| EIO)
+}
+
+fn domain(file: &FileRef) -> Option<Domain> {
+    let mut buf = [0; 32];
+    let got = file.read(&mut buf).ok()?;
+    match buf.get(..got)?.trim_ascii_end() {
+        b"cpu_cache" => Some(Domain::CpuCache),
+        b"memory_controller" => Some(Domain::MemoryController),
+        _ => Some(Domain::Unknown),
+    }
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The host's processors: a thread on each that comes before all others, and what one can do without
+//! waiting for another.
+//!
+//! C header: `src/sys/cpus.h`.
+
+use super::c;
+use kernel::prelude::*;
+
+/// A bound real-time thread on each CPU.
+pub(crate) struct Threads(());
+
+impl Threads {
+    /// Starts them. `work` runs, in process context, in each that is woken.
+    pub(crate) fn start(work: unsafe extern "C" fn()) -> Result<Self> {
+        // SAFETY: Once, as only the module's init calls this.
+        kernel::error::to_result(unsafe { c::nvhv_cpus_start(Some(work)) })?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // SAFETY: They were started.
+        unsafe { c::nvhv_cpus_stop() };
+    }
+}
+
+/// Wakes the threads of all other CPUs, in any context. Gives how many there are.
+pub(crate) fn wake_others() -> u32 {
+    // SAFETY: The threads run as long as the module's triggers are registered.
+    unsafe { c::nvhv_cpus_wake_others() }
+}
+
+/// The CPU that this runs on; without meaning where that can change.
+pub(crate) fn this() -> u32 {
+    // SAFETY: May be called anywhere.
+    unsafe { c::nvhv_this_cpu() as u32 }
+}
+
+/// Enables interrupts.
+///
+/// # Safety
+///
+/// What they were disabled for is given up.
+pub(crate) unsafe fn enable_interrupts() {
+    // SAFETY: By this function's contract.
+    unsafe { c::nvhv_irq_enable() }
+}
+
+/// The current task comes before others from now on, unless it is the idle one.
+///
+/// # Safety
+///
+/// The context holds no lock of the scheduler.
+pub(crate) unsafe fn hurry() {
+    // SAFETY: By this function's contract.
+    unsafe { c::nvhv_hurry() }
+}
+
+/// Writes back this CPU's caches.
+pub(crate) fn write_back_here() {
+    // SAFETY: Changes nothing but the caches.
+    unsafe { c::nvhv_wbinvd() }
+}
+
+/// Asks all CPUs but `but` to write back their caches, this one included, and does not wait for the
+/// others. Gives how many have yet to answer. One caller at a time.
+pub(crate) fn ask_to_write_back(but: u32) -> Result<u32> {
+    // SAFETY: May be called in process context.
+    let asked = unsafe { c::nvhv_cpus_write_back(but) };
+    u32::try_from(asked).map_err(|_| EBUSY)
+}
+
+/// How many have answered.
+pub(crate) fn written_back() -> u32 {
+    // SAFETY: Reads a counter.
+    unsafe { c::nvhv_cpus_written_back() as u32 }
+}
+
+/// Monotonic time in ns, in any context.
+pub(crate) fn fast_ns() -> u64 {
+    // SAFETY: Safe in any context, also in an NMI.
+    unsafe { c::ktime_get_mono_fast_ns() }
+}
+
+/// Waits a moment in a loop that waits for another CPU, with a word to the watchdogs.
+pub(crate) fn relax() {
+    // SAFETY: May be called in any context.
+    unsafe { c::nvhv_touch_watchdogs() };
+    core::hint::spin_loop();
+}

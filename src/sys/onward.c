@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Going on after an interrupt that never ends; see onward.h. */
+#include <linux/cpufeature.h>
+#include <linux/kallsyms.h>
+#include <linux/kvm_host.h>
+#include <linux/objtool.h>
+#include <linux/preempt.h>
+#include <linux/rcupdate.h>
+#include <linux/sched.h>
+#include <linux/string.h>
+#include <asm/ptrace.h>
+
+#include "cpus.h"
+#include "onward.h"
+
+/* The preemption count of what goes on. */
+static unsigned int count_onward;
+
+static bool is_nmi(const char *entry) { return !strcmp(entry, "asm_exc_nmi") || !strcmp(entry, "end_repeat_nmi"); }
+
+/* Where KVM has a vCPU's thread take what made the guest exit. It has disabled preemption there, once. */
+static bool is_taken_for_guest(struct pt_regs *regs, u8 kind)
+{
+	char symbol[KSYM_SYMBOL_LEN];
+	struct kvm_vcpu *vcpu;
+
+	sprint_symbol_no_offset(symbol, regs->ip);
+	if (strcmp(symbol, "kvm_arch_vcpu_ioctl_run") && strcmp(symbol, "svm_vcpu_run"))
+		return false;
+	/* Nobody but KVM wants to be told of preemption. */
+	vcpu = hlist_entry_safe(current->preempt_notifiers.first, struct kvm_vcpu, preempt_notifier.link);
+	return vcpu && vcpu->arch.handling_intr_from_guest == kind;
+}
+
+bool nvhv_is_interrupt(const char *entry)
+{
+	return strstarts(entry, "asm_sysvec_") || !strcmp(entry, "asm_common_interrupt") || is_nmi(entry);
+}
+
+bool nvhv_onward_possible(const char *entry, struct pt_regs *regs)
+{
+	unsigned int count = preempt_count();
+
+	/* With FRED an event also ends at a lower level of stacks. An idle CPU has nothing to be taken further. */
+	if (cpu_feature_enabled(X86_FEATURE_FRED) || user_mode(regs) || is_idle_task(current) || rcu_preempt_depth())
+		return false;
+	if (is_taken_for_guest(regs, is_nmi(entry) ? KVM_HANDLING_NMI : KVM_HANDLING_IRQ)) {
+		count_onward = PREEMPT_OFFSET;
+		return true;
+	}
+	/*
+	 * Nobody keeps the count of what was interrupted: it is what is left of the present one without the
+	 * interrupt's own. If anything is left, that may be a lock that the interrupt holds.
+	 */
+	count_onward = 0;
+	if (!(regs->flags & X86_EFLAGS_IF))
+		return false;
+	if (is_nmi(entry))
+		return count == NMI_OFFSET + HARDIRQ_OFFSET;
+	return count == HARDIRQ_OFFSET || count == SOFTIRQ_OFFSET;
+}
+
+void nvhv_go_onward(struct pt_regs *regs)
+{
+	/*
+	 * What an entry has done beyond the count is left undone: RCU watches, the interrupts' stack counts as used, so
+	 * others stay on that of the task, and this CPU takes no further NMI. All of that is good enough for a CPU that
+	 * is about to panic.
+	 */
+	local_irq_disable();
+	nvhv_cpus_wake_here();
+	preempt_count_set(count_onward);
+	/* As the entry's own end does: the general registers in their order, without orig_ax, then the rest. */
+	asm volatile("movq %0, %%rsp\n\t"
+		     "popq %%r15\n\t"
+		     "popq %%r14\n\t"
+		     "popq %%r13\n\t"
+		     "popq %%r12\n\t"
+		     "popq %%rbp\n\t"
+		     "popq %%rbx\n\t"
+		     "popq %%r11\n\t"
+		     "popq %%r10\n\t"
+		     "popq %%r9\n\t"
+		     "popq %%r8\n\t"
+		     "popq %%rax\n\t"
+		     "popq %%rcx\n\t"
+		     "popq %%rdx\n\t"
+		     "popq %%rsi\n\t"
+		     "popq %%rdi\n\t"
+		     "addq $8, %%rsp\n\t"
+		     "iretq" : : "r" (regs) : "memory");
+	unreachable();
+}
+STACK_FRAME_NON_STANDARD(nvhv_go_onward);

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What an interrupt came upon goes on, although the interrupt itself never ends. */
+#ifndef NVHV_ONWARD_H
+#define NVHV_ONWARD_H
+
+#include <linux/types.h>
+
+struct pt_regs;
+
+/* Whether this symbol is an entry through which the kernel comes to what was not caused by what it did. */
+bool nvhv_is_interrupt(const char *entry);
+
+/*
+ * Whether what the innermost interrupt or NMI on the current stack came upon can go on. entry is the symbol through
+ * which the kernel came to that, regs are what it came upon.
+ */
+bool nvhv_onward_possible(const char *entry, struct pt_regs *regs);
+
+/*
+ * Gives up the current context and has that go on, with the thread of this CPU woken; see cpus.h. Does not return.
+ */
+void nvhv_go_onward(struct pt_regs *regs);
+
+#endif

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What tells that the host's power is failing. */
+#ifndef NVHV_POWER_H
+#define NVHV_POWER_H
+
+#include <linux/types.h>
+
+struct module;
+
+/*
+ * From now on failing() is called, in process context, on a write of 1 to power_failing in the module's directory of
+ * sysfs; with nmi, on an NMI that nobody else explains; with button, when a power button is pressed. Another word
+ * before it has returned is lost.
+ */
+int nvhv_power_start(struct module *module, void (*failing)(const char *why), bool nmi, bool button);
+void nvhv_power_stop(struct module *module);
+
+#endif

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `nvhv check`: which prerequisites hold, and how to mend the others.
+
+use crate::cli;
+use crate::device::{Device, PATH};
+use crate::failure::Failure;
+use crate::text;
+use nvhv_pure::abi::pool_state;
+use nvhv_pure::format::GRANULE;
+use serde::Serialize;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// One prerequisite.
+#[derive(Serialize)]
+struct Check {
+    what: &'static str,
+    holds: bool,
+    /// Without it nothing works.
+    required: bool,
+    /// What was found.
+    found: String,
+    /// What to do if it does not hold.
+    mend: &'static str,
+}
+
+/// Checks all, from the ground up.
+pub fn check(args: &cli::Check) -> Result<(), Failure> {
+    let checks = [
+        kernel(),
+        kvm(),
+        nested_paging(),
+        devdax(),
+        persistence(),
+        module(),
+        pool(),
+    ];
+    if args.json {
+        let json = serde_json::to_string_pretty(&checks);
+        println!("{}", json.map_err(|e| Failure::Refused(e.to_string()))?);
+    } else {
+        for check in &checks {
+            let verdict = match (check.holds, check.required) {
+                (true, _) => "ok",
+                (false, true) => "NO",
+                (false, false) => "--",
+            };
+            println!("{verdict:<3} {:<20} {}", check.what, check.found);
+            if !check.holds {
+                println!("    {:<20} -> {}", "", check.mend);
+            }
+        }
+    }
+    let missing = checks.iter().filter(|c| c.required && !c.holds);
+    let missing: Vec<_> = missing.map(|c| c.what).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Refused(format!(
+        "not ready: {}",
+        missing.join(", ")
+    )))
+}
+
+fn read(path: impl AsRef<Path>) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    Some(text.trim().to_owned())
+}
+
+fn entries(dir: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+fn kernel() -> Check {
+    let release = read("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let config = read(format!("/boot/config-{release}"));
+    let rust = config.is_some_and(|c| c.lines().any(|l| l == "CONFIG_RUST=y"));
+    let loaded = Path::new("/sys/module/nvhv").exists();
+    Check {
+        what: "kernel with Rust",
+        holds: rust || loaded,
+        required: true,
+        found: release,
+        mend: "boot the stock linux-image-amd64 of trixie-backports",
+    }
+}
+
+fn kvm() -> Check {
+    let holds = Path::new("/dev/kvm").exists();
+    Check {
+        what: "KVM",
+        holds,
+        required: true,
+        found: if holds { "/dev/kvm" } else { "no /dev/kvm" }.into(),
+        mend: "'modprobe kvm_amd' or 'modprobe kvm_intel'; enable virtualization in the firmware",
+    }
+}
+
+fn nested_paging() -> Check {
+    let amd = read("/sys/module/kvm_amd/parameters/npt").map(|v| ("kvm_amd npt", v));
+    let intel = read("/sys/module/kvm_intel/parameters/ept").map(|v| ("kvm_intel ept", v));
+    let found = amd.or(intel);
+    let holds = found.as_ref().is_some_and(|(_, v)| v == "Y" || v == "1");
+    Check {
+        what: "nested paging",
+        holds,
+        required: true,
+        found: found.map_or("unknown".into(), |(what, v)| format!("{what}={v}")),
+        mend: "load kvm_amd with npt=1, or kvm_intel with ept=1",
+    }
+}
+
+fn devdax() -> Check {
+    let found: Vec<String> = entries("/sys/bus/dax/devices")
+        .iter()
+        .filter_map(|path| {
+            let size: u64 = read(path.join("size"))?.parse().ok()?;
+            let align: u64 = read(path.join("align")).map_or(Some(GRANULE), |a| a.parse().ok())?;
+            let name = path.file_name()?.to_string_lossy();
+            (size > 0 && align % GRANULE == 0).then(|| format!("{name} {}", text::bytes(size)))
+        })
+        .collect();
+    Check {
+        what: "devdax device",
+        holds: !found.is_empty(),
+        required: true,
+        found: if found.is_empty() {
+            "none".into()
+        } else {
+            found.join(", ")
+        },
+        mend: "'ndctl create-namespace -f -e NAMESPACE -m devdax -M mem --align=2M'",
+    }
+}
+
+fn persistence() -> Check {
+    let domains: Vec<String> = entries("/sys/bus/nd/devices")
+        .iter()
+        .filter_map(|path| {
+            let name = path.file_name()?.to_str()?.to_owned();
+            let domain = read(path.join("persistence_domain"))?;
+            name.starts_with("region")
+                .then(|| format!("{name} {domain}"))
+        })
+        .collect();
+    let known = |d: &String| d.ends_with("cpu_cache") || d.ends_with("memory_controller");
+    Check {
+        what: "persistence domain",
+        holds: domains.iter().any(known),
+        required: false,
+        found: if domains.is_empty() { "unknown".into() } else { domains.join(", ") },
+        mend: "memory of an unknown domain survives warm reboots at most: use an NVDIMM or CXL region to survive power cuts",
+    }
+}
+
+fn module() -> Check {
+    let info = Device::open().and_then(|device| device.info());
+    Check {
+        what: "module",
+        holds: info.is_ok(),
+        required: true,
+        found: match &info {
+            Ok(info) => format!("{PATH}, version {}", text::field(&info.module_version)),
+            Err(failure) => failure.to_string(),
+        },
+        mend: "'insmod nvhv.ko', as root",
+    }
+}
+
+fn pool() -> Check {
+    let info = Device::open().and_then(|device| device.info());
+    let state = info
+        .as_ref()
+        .map_or(pool_state::NONE, |info| info.pool_state);
+    let found = match &info {
+        Err(_) => "unknown".into(),
+        Ok(info) if state == pool_state::GOOD => format!(
+            "{}: {}, {} free",
+            text::field(&info.device),
+            text::bytes(info.pool_bytes),
+            text::bytes(info.free_bytes)
+        ),
+        Ok(info) => text::field(&info.text),
+    };
+    Check {
+        what: "pool",
+        holds: state == pool_state::GOOD,
+        required: true,
+        found,
+        mend: match state {
+            pool_state::SUSPECT => {
+                "'nvhv list' names the damaged entry; 'nvhv discard #SLOT --force' gives it up"
+            }
+            pool_state::DAMAGED => {
+                "restore the device, or give all its VMs up: 'nvhv format --force'"
+            }
+            _ => "'rmmod nvhv; nvhv format DEVICE; insmod nvhv.ko'",
+        },
+    }
+}

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The command line. Help, man page and completions follow from it.
+
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Virtual machines that outlive their host.
+#[derive(Parser)]
+#[command(name = "nvhv", version, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 the module is not there; \
+4 no such VM. 'run' becomes the VMM, whose exit code counts; before that: 125 refused or failed, \
+126 the VMM cannot be run, 127 there is no such VMM.";
+
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Make an empty pool on a devdax device
+    Format(Format),
+    /// Run an unmodified VMM whose VM has a name, and resume that VM if there is an image of it
+    Run(Run),
+    /// List the VMs of the pool
+    List(List),
+    /// Show all that is known of a VM
+    Show(Show),
+    /// Give up a VM's image and free its memory
+    Discard(Discard),
+    /// Freeze a running VM and seal it: power may be cut then
+    Seal(Seal),
+    /// Let a VM go on after 'seal'
+    Thaw(Which),
+    /// Say which prerequisites hold, and how to mend the others
+    Check(Check),
+}
+
+#[derive(Args)]
+pub struct Format {
+    /// The device, such as /dev/dax0.0
+    pub device: PathBuf,
+    /// How many VMs the pool can hold
+    #[arg(long, value_name = "N", default_value_t = nvhv_pure::format::SLOTS_DEFAULT)]
+    pub vm_slots: u32,
+    /// Destroy the pool that is on the device, with its VMs
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Args)]
+pub struct Run {
+    /// The VM's name: letters, digits, '_', and inside also '.' and '-'; at most 63
+    #[arg(long)]
+    pub name: String,
+    /// What to do: torn=refuse (default) or torn=cold, which sets a torn or mismatching image
+    /// aside and starts anew
+    #[arg(long, value_name = "RULE", value_delimiter = ',')]
+    pub policy: Vec<String>,
+    /// Seal and resume the VM also while its guest uses devices whose state cannot be kept: it goes on
+    /// without that state
+    #[arg(long)]
+    pub allow_partial: bool,
+    /// What the guest's drivers are shown of virtio disks: as-is, or writethrough, which hides their
+    /// cache, so that what is acknowledged is stable
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Disk::AsIs)]
+    pub disk: Disk,
+    /// The VMM and its arguments
+    #[arg(last = true, required = true, value_name = "VMM")]
+    pub command: Vec<OsString>,
+}
+
+/// What becomes of the caches of disks.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Disk {
+    /// The guest sees what the VMM offers
+    AsIs,
+    /// The guest sees no cache
+    Writethrough,
+}
+
+#[derive(Args)]
+pub struct List {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// For scripts: no header, tabs between columns
+    #[arg(short = 'H')]
+    pub plain: bool,
+    /// Exact numbers: bytes, nanoseconds since 1970
+    #[arg(short = 'p')]
+    pub exact: bool,
+}
+
+#[derive(Args)]
+pub struct Show {
+    /// The VM: its name, or '#' and its slot
+    pub name: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Discard {
+    /// The VM: its name, or '#' and its slot
+    pub name: String,
+    /// Do it, rather than say what would be lost
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub struct Which {
+    /// The VM: its name, or '#' and its slot
+    pub name: Option<String>,
+    /// All VMs that are here
+    #[arg(long)]
+    pub all: bool,
+}
+
+#[derive(Args)]
+#[group(skip)]
+#[command(group(ArgGroup::new("what").required(true).args(["name", "all", "now"])))]
+pub struct Seal {
+    /// The VM: its name, or '#' and its slot
+    pub name: Option<String>,
+    /// All VMs that are here
+    #[arg(long)]
+    pub all: bool,
+    /// All VMs, whosever they are, at once and before all else, as power is failing
+    #[arg(long)]
+    pub now: bool,
+    /// With --now: how long there is power, instead of the module's holdup_ms
+    #[arg(long, value_name = "MS", conflicts_with_all = ["name", "all"], value_parser = clap::value_parser!(u32).range(1..))]
+    pub budget: Option<u32>,
+}
+
+#[derive(Args)]
+pub struct Check {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cli;
+    use clap::{CommandFactory, Parser};
+
+    #[test]
+    fn is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn takes_a_vmm_with_options() {
+        let line = "nvhv run --name a -- qemu -name b --policy c";
+        assert!(Cli::try_parse_from(line.split(' ')).is_ok());
+        assert!(Cli::try_parse_from(["nvhv", "run", "--name", "a"]).is_err());
+        let line = "nvhv run --name a --allow-partial --disk=writethrough -- qemu";
+        assert!(Cli::try_parse_from(line.split(' ')).is_ok());
+        let line = "nvhv run --name a --disk=writeback -- qemu";
+        assert!(Cli::try_parse_from(line.split(' ')).is_err());
+    }
+
+    #[test]
+    fn seals_one_or_all() {
+        assert!(Cli::try_parse_from(["nvhv", "seal"]).is_err());
+        assert!(Cli::try_parse_from(["nvhv", "seal", "a", "--all"]).is_err());
+        assert!(Cli::try_parse_from(["nvhv", "seal", "--all"]).is_ok());
+        assert!(Cli::try_parse_from(["nvhv", "seal", "--now"]).is_ok());
+        assert!(Cli::try_parse_from(["nvhv", "seal", "--now", "--budget", "20"]).is_ok());
+        assert!(Cli::try_parse_from(["nvhv", "seal", "--all", "--now"]).is_err());
+        assert!(Cli::try_parse_from(["nvhv", "seal", "--all", "--budget", "20"]).is_err());
+    }
+}

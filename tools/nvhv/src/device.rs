@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `/dev/nvhv`: the module's ioctls as functions. One of two files here with `unsafe`.
+
+use crate::failure::Failure;
+use nix::errno::Errno;
+use nvhv_pure::abi;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+/// The module's device.
+pub const PATH: &str = "/dev/nvhv";
+
+mod ioctl {
+    use nvhv_pure::abi;
+
+    nix::ioctl_readwrite_bad!(info, abi::INFO, abi::Info);
+    nix::ioctl_write_ptr_bad!(bind, abi::BIND, abi::Bind);
+    nix::ioctl_readwrite_bad!(vm, abi::VM, abi::Vm);
+    nix::ioctl_readwrite_bad!(devices, abi::DEVICES, abi::Devices);
+    nix::ioctl_write_ptr_bad!(discard, abi::DISCARD, abi::Select);
+    nix::ioctl_write_ptr_bad!(seal, abi::SEAL, abi::Select);
+    nix::ioctl_readwrite_bad!(power_failing, abi::POWER_FAILING, abi::PowerFailing);
+    nix::ioctl_write_ptr_bad!(thaw, abi::THAW, abi::Select);
+}
+
+/// The open device.
+pub struct Device {
+    file: File,
+}
+
+impl Device {
+    /// Opens the device.
+    pub fn open() -> Result<Self, Failure> {
+        let file = File::options().read(true).write(true).open(PATH);
+        let file = file.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Failure::NoModule(format!(
+                "there is no {PATH}: load the module ('insmod nvhv.ko')"
+            )),
+            _ => Failure::Refused(format!("{PATH}: {error}")),
+        })?;
+        Ok(Device { file })
+    }
+
+    /// The module and its pool.
+    pub fn info(&self) -> Result<abi::Info, Failure> {
+        let mut info = abi::Info::ZERO;
+        // SAFETY: the argument is what the ioctl's number says it is.
+        let done = unsafe { ioctl::info(self.file.as_raw_fd(), &mut info) };
+        match done {
+            Ok(_) if info.abi_version == abi::ABI_VERSION => Ok(info),
+            Ok(_) | Err(Errno::ENOTTY) => Err(Failure::Refused(format!(
+                "the module speaks another version of this interface ({}, this is {}): use the tool that came with it",
+                info.abi_version,
+                abi::ABI_VERSION
+            ))),
+            Err(error) => Err(refused("the module", error)),
+        }
+    }
+
+    /// What slot `slot` holds.
+    pub fn vm(&self, slot: u32) -> Result<abi::Vm, Failure> {
+        let mut vm = abi::Vm {
+            slot,
+            ..abi::Vm::ZERO
+        };
+        // SAFETY: the argument is what the ioctl's number says it is.
+        let done = unsafe { ioctl::vm(self.file.as_raw_fd(), &mut vm) };
+        done.map_err(|error| refused(&format!("slot {slot}"), error))?;
+        Ok(vm)
+    }
+
+    /// All VMs there are.
+    pub fn vms(&self) -> Result<Vec<abi::Vm>, Failure> {
+        let all: Result<Vec<_>, _> = (0..self.info()?.slots).map(|slot| self.vm(slot)).collect();
+        let mut all = all?;
+        all.retain(|vm| vm.state != abi::vm_state::EMPTY);
+        Ok(all)
+    }
+
+    /// What is told of the devices of the VM in slot `slot`, and how many disks of it are in the host's
+    /// page cache. Nothing if it is not here, or another user's.
+    pub fn devices(&self, slot: u32) -> Result<Option<(Vec<abi::DeviceEntry>, u32)>, Failure> {
+        let mut entries = vec![abi::DeviceEntry::ZERO; 64];
+        loop {
+            let mut asked = abi::Devices {
+                slot,
+                room: entries.len() as u32,
+                entries: entries.as_mut_ptr() as u64,
+                count: 0,
+                cached: 0,
+            };
+            // SAFETY: the argument is what the ioctl's number says it is, and `room` entries may be
+            // written where it points.
+            match unsafe { ioctl::devices(self.file.as_raw_fd(), &mut asked) } {
+                Err(Errno::ENOENT | Errno::EPERM) => return Ok(None),
+                Err(error) => return Err(refused(&format!("slot {slot}"), error)),
+                Ok(_) => {}
+            }
+            let count = asked.count as usize;
+            if count <= entries.len() {
+                entries.truncate(count);
+                return Ok(Some((entries, asked.cached)));
+            }
+            entries.resize(count, abi::DeviceEntry::ZERO);
+        }
+    }
+
+    /// Binds this process.
+    pub fn bind(&self, bind: &abi::Bind) -> Result<(), Errno> {
+        // SAFETY: the argument is what the ioctl's number says it is.
+        unsafe { ioctl::bind(self.file.as_raw_fd(), bind) }.map(drop)
+    }
+
+    /// Discards an image.
+    pub fn discard(&self, select: &abi::Select) -> Result<(), Errno> {
+        // SAFETY: the argument is what the ioctl's number says it is.
+        unsafe { ioctl::discard(self.file.as_raw_fd(), select) }.map(drop)
+    }
+
+    /// Freezes and seals.
+    pub fn seal(&self, select: &abi::Select) -> Result<(), Errno> {
+        // SAFETY: the argument is what the ioctl's number says it is.
+        unsafe { ioctl::seal(self.file.as_raw_fd(), select) }.map(drop)
+    }
+
+    /// Seals all VMs as when power fails; a budget of 0 is the module's own.
+    pub fn power_failing(&self, budget_ms: u32) -> Result<abi::PowerFailing, Errno> {
+        let mut argument = abi::PowerFailing {
+            budget_ms,
+            asked: 0,
+            sealed: 0,
+            reserved: 0,
+            elapsed_ns: 0,
+        };
+        // SAFETY: the argument is what the ioctl's number says it is.
+        unsafe { ioctl::power_failing(self.file.as_raw_fd(), &mut argument) }?;
+        Ok(argument)
+    }
+
+    /// Lets go on.
+    pub fn thaw(&self, select: &abi::Select) -> Result<(), Errno> {
+        // SAFETY: the argument is what the ioctl's number says it is.
+        unsafe { ioctl::thaw(self.file.as_raw_fd(), select) }.map(drop)
+    }
+}
+
+/// A refusal of the module, with what an errno means here.
+pub fn refused(what: &str, error: Errno) -> Failure {
+    let why = match error {
+        Errno::EPERM | Errno::EACCES => "it belongs to another user",
+        Errno::EBUSY => "it is busy: its VM is here, or it is being discarded",
+        Errno::EUCLEAN => "it is torn or damaged: see 'nvhv show'",
+        Errno::ENODEV => "there is no pool: make one with 'nvhv format' and load the module again",
+        Errno::ENOENT => return Failure::NoVm(format!("{what}: there is no such VM")),
+        Errno::ENOSPC => "the pool is full",
+        other => other.desc(),
+    };
+    Failure::Refused(format!("{what}: {why} ({error:?})"))
+}

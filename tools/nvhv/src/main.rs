@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `nvhv`: virtual machines that outlive their host.
+//!
+//! Everything but `format` is a conversation with the module over `/dev/nvhv` (`docs/abi.md`).
+//! `format` writes an empty pool to a device that the module does not hold.
+
+mod check;
+mod cli;
+mod dax;
+mod device;
+mod devices;
+mod failure;
+mod format;
+mod list;
+mod run;
+mod select;
+mod show;
+mod table;
+mod text;
+mod vm;
+
+use clap::Parser;
+use cli::{Cli, Verb};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().verb {
+        Verb::Format(args) => format::format(&args),
+        Verb::Run(args) => run::run(&args),
+        Verb::List(args) => list::list(&args),
+        Verb::Show(args) => show::show(&args),
+        Verb::Discard(args) => select::discard(&args),
+        Verb::Seal(args) => select::seal(&args),
+        Verb::Thaw(args) => select::thaw(&args),
+        Verb::Check(args) => check::check(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("nvhv: {failure}");
+            failure.code()
+        }
+    }
+}

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `nvhv run`
+
+use crate::cli::{Disk, Run};
+use crate::device::{refused, Device};
+use crate::failure::Failure;
+use nvhv_pure::abi::Bind;
+use nvhv_pure::life::{Name, Policy};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Binds this process to a name and becomes the VMM. Returns only if that failed.
+pub fn run(args: &Run) -> Result<(), Failure> {
+    let usage = |why: String| Failure::Usage(format!("{}: {why}", args.name));
+    let name = Name::new(args.name.as_bytes()).map_err(|why| usage(why.to_string()))?;
+    let bind = Bind {
+        name: *name.field(),
+        policy: policy(args)?.bits(),
+    };
+    let (vmm, vmm_args) = args.command.split_first().expect("clap demands a VMM");
+    {
+        // Closed before the VMM starts: the binding is the process's, not the file's.
+        let device = Device::open().map_err(|f| Failure::NotRun(f.to_string()))?;
+        let bound = device.bind(&bind);
+        bound.map_err(|error| Failure::NotRun(refused(&args.name, error).to_string()))?;
+    }
+    let error = Command::new(vmm).args(vmm_args).exec();
+    let text = format!("{}: {error}", vmm.to_string_lossy());
+    Err(match error.kind() {
+        io::ErrorKind::NotFound => Failure::NoVmm(text),
+        _ => Failure::CannotRun(text),
+    })
+}
+
+fn policy(args: &Run) -> Result<Policy, Failure> {
+    let mut torn = Policy::default();
+    for rule in &args.policy {
+        torn = match rule.as_str() {
+            "torn=refuse" => Policy::default(),
+            "torn=cold" => Policy::TORN_COLD,
+            _ => {
+                let why = format!("{rule}: no such rule; there are torn=refuse and torn=cold");
+                return Err(Failure::Usage(why));
+            }
+        };
+    }
+    let mut policy = torn;
+    if args.allow_partial {
+        policy = policy.with(Policy::PARTIAL);
+    }
+    if args.disk == Disk::Writethrough {
+        policy = policy.with(Policy::WRITE_THROUGH);
+    }
+    Ok(policy)
+}
