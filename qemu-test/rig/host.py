@@ -41,6 +41,7 @@ class Host:
         self.vms = {}
         self.boots = 0
         self.log_from = 0
+        self.outage_from = 0
         self.has_pool = False
         self.module_parameters = ""
         self.forbidden = None  # why this host may not be booted any more
@@ -161,6 +162,7 @@ class Host:
 
     def kill_vmm(self, vm, signal_name):
         """Sends the VMM a signal and waits for its end."""
+        self.outage_from = self.console.size()
         self.agent.ask("kill", name=vm.name, number=getattr(signal, f"SIG{signal_name}").value)
         return vm.wait_exit()
 
@@ -204,11 +206,11 @@ class Host:
             vm.wait_progress(*columns, more=more).expect_healthy()
 
     def resume_or_refuse(self, vm):
-        """After an outage that may come at a bad moment: the VM goes on; or its image is torn, the kernel said so
+        """After an outage that may have come at a bad moment: the VM goes on; or its image is torn, the kernel said so
         at once, and it is refused, thrown away and started anew. Says whether it has gone on."""
         state = self.state_of(vm)
         check(state in ("sealed", "torn"), f"{vm.name}: its image is {state}")
-        said = self.console.text(self.log_from)
+        said = self.console.text(self.outage_from)
         resumed = state == "sealed"
         if not resumed:
             check(any(text in said for text in (f"{vm.name}: cannot be sealed", "VMs are torn")),
@@ -227,6 +229,7 @@ class Host:
 
     def power_cut(self):
         """The plug is pulled: no instruction of the host runs after this one."""
+        self.outage_from = self.console.size()
         self.machine.cut_power()
 
     def reset(self):
@@ -252,6 +255,7 @@ class Host:
 
     def panic(self, cause="sysrq", after=""):
         """The kernel panics in one of the ways of panics.py."""
+        self.outage_from = self.console.size()
         panics.panic(self, cause, after)
         self.expect_off("guest-reset", "guest-panic")
 

@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
 """The ways in which a host is told that its power is failing, by name."""
 
+import time
+
+from .check import check
+
+TRIGGERS = ("now", "sysfs", "nmi", "button")
 PARAMETERS = "power_nmi=1 power_button=1"
 
 
@@ -21,3 +26,14 @@ def tell(host, trigger):
     elif trigger == "button":
         host.run("modprobe button")
         host.machine.tell("system_powerdown")
+
+
+def fail(host, trigger):
+    """Power is said to fail, and is gone when the kernel has said which VMs are sealed."""
+    host.note_log()
+    tell(host, trigger)
+    deadline = time.monotonic() + 30
+    while "nvhv: power failing (" not in host.kernel_log():
+        check(time.monotonic() < deadline, f"after {trigger} nothing says that power fails: {host.kernel_log()[-2000:]}")
+        time.sleep(0.005)
+    host.power_cut()

@@ -8,7 +8,6 @@ def run(t):
     host = t.boot()
     vm = host.start_vm("vm0", work="counter")
     vm.wait_ticks(10)
-    host.note_log()
     host.panic("runqueue")
     host.boot()
     check(not host.resume_or_refuse(vm), "it went on, though nobody can have sealed it")

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Two VMs, one with four vCPUs that work, wait and interrupt each other, outlive panics in a process and in an interrupt."""
+"""Two VMs, one with four vCPUs that work, wait and interrupt each other, outlive panics in a process, without and with a
+spinlock held."""
 
 LIMIT = 900
 
@@ -11,7 +12,6 @@ def run(t):
     one = host.start_vm("one", work="mem", append="size=16")
     one.wait_ticks(5, limit=200)
     for cause in ("call", "lock"):
-        host.note_log()
         host.panic(cause)
         host.boot()
         for vm in (several, one):

@@ -10,11 +10,9 @@ def run(t):
     host = t.boot()
     power.listen(host)
     vm = host.start_vm("vm0", work="mem", append="size=32")
-    for trigger in ("now", "sysfs", "nmi", "button"):
+    for trigger in power.TRIGGERS:
         vm.wait_ticks(10)
-        power.tell(host, trigger)
-        host.expect_state(vm, "sealed")
-        host.power_cut()
+        power.fail(host, trigger)
         host.boot()
         host.expect_cause(vm, "power")
         host.start_vm_again(vm)

@@ -18,14 +18,22 @@ static unsigned int count_onward;
 
 static bool is_nmi(const char *entry) { return !strcmp(entry, "asm_exc_nmi") || !strcmp(entry, "end_repeat_nmi"); }
 
+/* Whether an address is in a function, whose module the kernel names behind it: "svm_vcpu_run [kvm_amd]". */
+static bool is_in(unsigned long ip, const char *function)
+{
+	/* One context asks in the life of the kernel. */
+	static char symbol[KSYM_SYMBOL_LEN];
+
+	sprint_symbol_no_offset(symbol, ip);
+	return strstarts(symbol, function) && (!symbol[strlen(function)] || symbol[strlen(function)] == ' ');
+}
+
 /* Where KVM has a vCPU's thread take what made the guest exit. It has disabled preemption there, once. */
 static bool is_taken_for_guest(struct pt_regs *regs, u8 kind)
 {
-	char symbol[KSYM_SYMBOL_LEN];
 	struct kvm_vcpu *vcpu;
 
-	sprint_symbol_no_offset(symbol, regs->ip);
-	if (strcmp(symbol, "kvm_arch_vcpu_ioctl_run") && strcmp(symbol, "svm_vcpu_run"))
+	if (!is_in(regs->ip, "kvm_arch_vcpu_ioctl_run") && !is_in(regs->ip, "svm_vcpu_run"))
 		return false;
 	/* Nobody but KVM wants to be told of preemption. */
 	vcpu = hlist_entry_safe(current->preempt_notifiers.first, struct kvm_vcpu, preempt_notifier.link);
