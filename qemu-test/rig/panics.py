@@ -17,6 +17,9 @@ SYSCTL = {
     "nmi": "kernel.unknown_nmi_panic=1",
 }
 
+# Processor 0, bank 4: an uncorrected error after which the processor's context is corrupt (AMD64 manual, volume 2, 9.3.2).
+MACHINE_CHECK = "mce 0 4 0xbe00000000000000 0x4 0x1000 0x0"
+
 COMMAND = {
     "sysrq": "echo c >/proc/sysrq-trigger",
     "oom": """python3 -IS -c 'everything = b"x" * (64 << 30)'""",
@@ -30,6 +33,8 @@ def panic(host, cause, after=""):
     host.console.expect(*SAID)
     if cause == "nmi":
         host.machine.tell("inject-nmi")
+    elif cause == "machine-check":
+        host.machine.tell("human-monitor-command", **{"command-line": MACHINE_CHECK})
     elif cause in INJECTED:
         host.run("test -d /sys/module/nvhv_crash || insmod /payload/nvhv_crash.ko")
         post(host, f"echo {cause} {f'0 {after}' if after else ''} >/sys/module/nvhv_crash/parameters/now")

@@ -45,6 +45,14 @@ enum Request {
     Alarm(Cause),
 }
 
+/// Threads that serve somebody.
+static SERVING: AtomicU32 = AtomicU32::new(0);
+
+/// Whether any VM has a keeper.
+pub(crate) fn are_any() -> bool {
+    SERVING.load(Ordering::Acquire) != 0
+}
+
 /// No alarm: a [`Cause`] that there is not.
 const NO_ALARM: u32 = 0;
 
@@ -121,6 +129,7 @@ impl Keeper {
             return Err(ENOMEM);
         }
         vm.keeper.closed.store(false, Ordering::SeqCst);
+        SERVING.fetch_add(1, Ordering::AcqRel);
         // SAFETY: The thread has not begun.
         let task_ref = unsafe { c::nvhv_get_task(task) };
         drop_task(vm.keeper.task.swap(task_ref, Ordering::AcqRel));
@@ -154,8 +163,8 @@ impl Keeper {
         let _ = self.ask(Request::Abandon);
     }
 
-    /// Makes the thread look whether anybody is left.
-    pub(super) fn wake(&self) {
+    /// Makes the thread look whether anybody is left, and whether it was told of an alarm.
+    pub(crate) fn wake(&self) {
         self.changed.notify_all();
     }
 
@@ -167,7 +176,13 @@ impl Keeper {
         if task.is_null() {
             return false;
         }
-        self.alarm.store(cause.0, Ordering::SeqCst);
+        if cause == Cause::POWER {
+            // An emergency that it has yet to hear of comes first, and is waited for.
+            let (none, order) = (NO_ALARM, Ordering::SeqCst);
+            let _ = self.alarm.compare_exchange(none, cause.0, order, order);
+        } else {
+            self.alarm.store(cause.0, Ordering::SeqCst);
+        }
         if self.closed.load(Ordering::SeqCst) {
             // Whoever takes the alarm, this function or `close`, settles it.
             return self.take_alarm().is_none();
@@ -184,6 +199,13 @@ impl Keeper {
         if !self.alarm(Cause::POWER) {
             self.answer_power(Power::Apart);
         }
+    }
+
+    /// Whether the thread ran last on this CPU.
+    pub(crate) fn was_on(&self, cpu: Option<u32>) -> bool {
+        let task = self.task.load(Ordering::Acquire);
+        // SAFETY: The reference is given back with the keeper, which the caller holds.
+        cpu.is_some_and(|cpu| !task.is_null() && unsafe { c::nvhv_was_on(task, cpu) })
     }
 
     /// What came of the last alarm of power.
@@ -274,7 +296,9 @@ impl Keeper {
     fn close(&self) {
         *self.mail.lock() = Mail::Closed;
         self.changed.notify_all();
-        self.closed.store(true, Ordering::SeqCst);
+        if !self.closed.swap(true, Ordering::SeqCst) {
+            SERVING.fetch_sub(1, Ordering::AcqRel);
+        }
         match self.take_alarm() {
             None => {}
             Some(Cause::POWER) => self.answer_power(Power::Apart),
@@ -337,8 +361,8 @@ unsafe extern "C" fn keep(data: *mut c_void) -> i32 {
                     // SAFETY: For the rest of this thread's life, which is the host's.
                     unsafe { c::nvhv_memalloc() };
                     // What goes wrong is in the log.
-                    let _ = with_mm(&mm, || seal(&vm, cause));
-                    emergency::settled();
+                    let done = with_mm(&mm, || seal(&vm, cause));
+                    emergency::finished(done.is_ok());
                 }
                 Request::Thaw => vm.keeper.answer(thaw(&vm)),
                 Request::Abandon => {

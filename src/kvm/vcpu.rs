@@ -167,7 +167,8 @@ impl Vcpu {
         // SAFETY: The file is a vCPU's.
         let is_whole = |file: FileRef| unsafe { c::nvhv_vcpu_is_whole(file.as_ptr()) };
         let lost = !runner.0.is_null() && emergency::is_lost(runner.0);
-        lost && !self.kvm.get().is_ok_and(is_whole)
+        // A CPU that is lost never switches from it.
+        lost && (emergency::lost_cpu().is_some() || !self.kvm.get().is_ok_and(is_whole))
     }
 
     /// Whether KVM waits for the answer to an exit.

@@ -7,9 +7,9 @@
 //! other outage; the trigger sees that they are told, and lets them run until a deadline:
 //!
 //! - A context that holds no spinlock tells them itself and sleeps meanwhile.
-//! - An interrupt or an NMI that holds no spinlock ends at once, and what it came upon goes on: it is a
-//!   vCPU's thread, perhaps, which comes out of KVM in its own time. The CPU's thread tells the keepers,
-//!   and panics in the interrupt's place.
+//! - An interrupt or an NMI that holds no spinlock ends at once, and what it came upon goes on, if that can:
+//!   it is a vCPU's thread, perhaps, which comes out of KVM in its own time. The CPU's thread tells the
+//!   keepers, and panics in the interrupt's place.
 //! - Any other interrupt, and whoever holds a spinlock, tells them after it has stepped aside: it makes no
 //!   step of its own any more, so others may have its CPU. This works with one CPU too.
 //! - If the scheduler itself, or a timer, is below it on its stack, that cannot be. Then it wakes the threads
@@ -17,10 +17,13 @@
 //!   runs no thread until the end, so what waits for it is moved away; it spins, and writes back its own
 //!   caches when it is asked to.
 //!
-//! An emergency never lasts longer than its deadline, whoever is stuck. What is not sealed by then is torn.
+//! The threads of the other CPUs, if there are any, look after all of this: that no keeper sleeps over what it
+//! was told, and that the host is lost after the deadline even if the CPU of the trigger has stopped for good.
+//! What is not sealed by then is torn.
 
 use crate::{
     host::{self, Host},
+    kvm::keeper,
     life::Cause,
     sys::{aside, c, cpus},
 };
@@ -36,23 +39,29 @@ const OVER: u32 = 2;
 
 static STAGE: AtomicU32 = AtomicU32::new(NOT_YET);
 static CAUSE: AtomicU32 = AtomicU32::new(0);
-/// When it ends, in ns of [`cpus::fast_ns`].
-static DEADLINE: AtomicU64 = AtomicU64::new(0);
+/// When it ends, in ns of [`cpus::fast_ns`]; for a moment after it has begun that is not known yet.
+static DEADLINE: AtomicU64 = AtomicU64::new(u64::MAX);
 /// The CPU that runs nobody any more, or -1.
 static LOST_CPU: AtomicI32 = AtomicI32::new(-1);
 /// The task that the emergency came upon. It makes no step any more.
 static LOST_TASK: AtomicPtr<c::task_struct> = AtomicPtr::new(ptr::null_mut());
 /// The CPU on which the emergency was noticed, to know it when it panics again.
 static NOTICED_ON: AtomicI32 = AtomicI32::new(-1);
-/// The context that panicked has gone: the thread of its CPU panics in its place.
-static IN_PLACE: AtomicBool = AtomicBool::new(false);
+/// The CPU whose thread panics in the place of the context that has, which is gone; or -1.
+static IN_PLACE: AtomicI32 = AtomicI32::new(-1);
 /// Somebody tells the keepers.
 static LED: AtomicBool = AtomicBool::new(false);
 /// Keepers that were told and have not finished, and one as long as not all were told.
 static PENDING: AtomicU32 = AtomicU32::new(0);
+/// Keepers that have finished, by what came of it.
+static SEALED: AtomicU32 = AtomicU32::new(0);
+static FAILED: AtomicU32 = AtomicU32::new(0);
 /// How often the lost CPU was asked to write back its caches, and how often it has.
 static WANTED: AtomicU32 = AtomicU32::new(0);
 static DONE: AtomicU32 = AtomicU32::new(0);
+
+/// For how long after the deadline the CPU of the trigger may yet end it.
+const GRACE_NS: u64 = 500_000_000;
 
 /// Whether there is an emergency to come: none has been, or it is not over.
 pub(super) fn is_due() -> bool {
@@ -68,7 +77,7 @@ pub(super) fn is_due() -> bool {
 pub(super) unsafe fn run(cause: Cause, entered: *mut c::ftrace_regs) {
     // CAST: CPUs are few.
     let here = cpus::this() as i32;
-    if !host::has_bindings() {
+    if !keeper::are_any() {
         STAGE.store(OVER, Ordering::Release);
         return;
     }
@@ -85,13 +94,19 @@ pub(super) unsafe fn run(cause: Cause, entered: *mut c::ftrace_regs) {
     CAUSE.store(cause.0, Ordering::Relaxed);
     // SAFETY: By this function's contract.
     let footing = unsafe { aside::look_down(entered) };
+    if footing.untrusted {
+        STAGE.store(OVER, Ordering::Release);
+        pr_emerg!("VMs are torn: the hardware has failed, and what they would be sealed with cannot be trusted\n");
+        return;
+    }
     PENDING.store(1, Ordering::Release);
     if footing.solid || footing.apart {
         // Before this CPU may run others, who need its timer to be got rid of.
         aside::start_deadline(remaining_ns());
     }
     if entered.is_null() && !footing.onward.is_null() {
-        IN_PLACE.store(true, Ordering::Release);
+        IN_PLACE.store(here, Ordering::Release);
+        cpus::wake_others();
         // SAFETY: They were found just now. Nobody but a panic comes here without registers, and our thread
         // panics in its place.
         unsafe { aside::go_onward(footing.onward) };
@@ -101,12 +116,14 @@ pub(super) unsafe fn run(cause: Cause, entered: *mut c::ftrace_regs) {
     if footing.solid {
         // An exception disables interrupts whatever it came upon. Whoever did it on purpose makes no
         // further step; what is half done then may end in a second panic, which ends the emergency.
+        cpus::wake_others();
         // SAFETY: See above.
         unsafe {
             cpus::enable_interrupts();
             lead_and_wait();
         }
     } else if footing.apart {
+        cpus::wake_others();
         // SAFETY: By this function's contract; only the first one comes here.
         unsafe { aside::step_aside(lead_and_wait) };
     } else {
@@ -123,13 +140,18 @@ fn over() -> bool {
     if STAGE.swap(OVER, Ordering::AcqRel) != RUNNING {
         return false;
     }
+    // Here and now, as the kernel drops what other CPUs say once one has begun to panic.
     if !LED.load(Ordering::Acquire) {
         pr_emerg!("VMs are torn: there was no CPU in time to seal them\n");
+        return true;
+    }
+    let sealed = SEALED.load(Ordering::Acquire);
+    let failed = FAILED.load(Ordering::Acquire);
+    let late = PENDING.load(Ordering::Acquire);
+    if failed + late == 0 {
+        pr_emerg!("the host is about to be lost: {sealed} VMs are sealed\n");
     } else {
-        match PENDING.load(Ordering::Acquire) {
-            0 => {}
-            left => pr_emerg!("VMs are torn: {left} were not sealed in time\n"),
-        }
+        pr_emerg!("VMs are torn: {late} were not sealed in time, and {failed} could not be; {sealed} are sealed\n");
     }
     true
 }
@@ -151,10 +173,18 @@ unsafe extern "C" fn lead_and_wait() {
 /// In a context that may sleep, or has stepped aside.
 unsafe fn wait() {
     while is_pending() {
+        remind();
         // SAFETY: By this function's contract.
         unsafe { aside::pause() };
     }
     aside::cancel_deadline();
+}
+
+/// A keeper may have been about to sleep when it was told.
+fn remind() {
+    if let Some(host) = host::get() {
+        host.try_each(|| 0, |vm| vm.keeper.wake());
+    }
 }
 
 /// In an interrupt, past the deadline. If the context of the trigger does not get the CPU, the kernel
@@ -201,12 +231,24 @@ pub(crate) unsafe extern "C" fn woken() {
         return;
     }
     lead();
-    if IN_PLACE.load(Ordering::Acquire) {
+    // CAST: CPUs are few.
+    if IN_PLACE.load(Ordering::Acquire) == cpus::this() as i32 {
         // SAFETY: Process context.
         unsafe { wait() };
         if over() {
             aside::panic_as_noted();
         }
+        return;
+    }
+    // The CPU of the trigger ends it, unless it has stopped for good.
+    let end = || DEADLINE.load(Ordering::Relaxed).saturating_add(GRACE_NS);
+    while STAGE.load(Ordering::Acquire) == RUNNING && cpus::fast_ns() < end() {
+        remind();
+        // SAFETY: Process context.
+        unsafe { aside::pause() };
+    }
+    if over() {
+        cpus::panic_for_other();
     }
 }
 
@@ -228,19 +270,32 @@ fn lead() {
 
 fn tell_all(host: &Host) {
     let cause = Cause(CAUSE.load(Ordering::Relaxed));
-    // The list is locked for moments; who holds it longer has been lost with its CPU.
-    let told = host.try_each(remaining_ns, |vm| {
-        PENDING.fetch_add(1, Ordering::AcqRel);
-        if !vm.keeper.alarm(cause) {
-            settled();
+    // Those that ran last on a CPU that is lost may not be told without its locks, which may cost the rest.
+    for was_on_lost in [false, true] {
+        // The list is locked for moments; who holds it longer has been lost with its CPU.
+        let told = host.try_each(remaining_ns, |vm| {
+            if vm.keeper.was_on(lost_cpu()) != was_on_lost {
+                return;
+            }
+            PENDING.fetch_add(1, Ordering::AcqRel);
+            if !vm.keeper.alarm(cause) {
+                settled();
+            }
+        });
+        if !told {
+            pr_err!("the list of VMs stayed locked: they are not sealed before the host is lost\n");
         }
-    });
-    if !told {
-        pr_err!("the list of VMs stayed locked: they are not sealed before the host is lost\n");
     }
 }
 
-/// A keeper that was told has finished, one way or the other.
+/// A keeper that was told has finished: it has sealed its VM, or could not.
+pub(crate) fn finished(sealed: bool) {
+    let what = if sealed { &SEALED } else { &FAILED };
+    what.fetch_add(1, Ordering::AcqRel);
+    settled();
+}
+
+/// A keeper that was told has nothing to do any more.
 pub(crate) fn settled() {
     PENDING.fetch_sub(1, Ordering::AcqRel);
 }
@@ -275,8 +330,9 @@ pub(crate) unsafe fn hasten(task: *mut c::task_struct) {
         if lost_cpu().is_some() {
             // Wherever it is now: to the scheduler the lost CPU looks like a good place for a real-time task.
             c::nvhv_run_elsewhere(task);
+        } else {
+            c::sched_set_fifo(task);
         }
-        c::sched_set_fifo(task);
     }
 }
 

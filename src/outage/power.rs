@@ -70,6 +70,8 @@ fn seal_all(host: &Host, budget_ns: u64) -> Result<Outcome> {
         u32::try_from(so.count()).unwrap_or(u32::MAX)
     };
     while count(Power::Asked) != 0 && elapsed() < budget_ns {
+        // A keeper may have been about to sleep when it was told.
+        vms.iter().for_each(|vm| vm.keeper.wake());
         // SAFETY: Sleeps in process context.
         unsafe { c::nvhv_usleep(200) };
     }

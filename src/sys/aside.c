@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Stepping aside; see aside.h. */
+#include <linux/cpufeature.h>
 #include <linux/ftrace.h>
 #include <linux/hrtimer.h>
 #include <linux/hrtimer_bases.h>
@@ -27,10 +28,18 @@
 #define KVM_APIC_CHECK_VAPIC	0
 #define KVM_APIC_PV_EOI_PENDING	1
 
-/* Who holds a lock of a run queue, of a task's priority or of timers has one of these on its stack. */
+/* Who holds a lock of a run queue, of a task's priority, of timers or of the time has one of these on its stack. */
 static const char *const schedulers[] = {
-	"__schedule", "sched_", "try_to_wake_up", "ttwu_", "wake_up_new_task", "set_cpus_allowed", "__set_cpus_allowed",
-	"set_user_nice", "rt_mutex_", "yield_to", "hrtimer_start", "hrtimer_cancel", "hrtimer_try_to_cancel",
+	"__schedule", "sched_", "__sched_", "try_to_wake_up", "ttwu_", "wake_up_new_task", "set_cpus_allowed",
+	"__set_cpus_allowed", "set_user_nice", "yield_to", "schedule_tail", "task_sched_runtime", "dl_task_timer",
+	"inactive_task_timer", "hrtick", "rto_push_irq_work", "migration_cpu_stop", "push_cpu_stop",
+	"__balance_push_cpu_stop", "active_load_balance_cpu_stop", "__cfsb_csd_unthrottle",
+	"rt_mutex_", "attach_to_pi_owner", "pi_state_update_owner",
+	"hrtimer_start", "hrtimer_cancel", "hrtimer_try_to_cancel",
+	"mod_timer", "__mod_timer", "add_timer", "timer_delete", "__timer_delete", "__try_to_del_timer",
+	"__get_next_timer", "fetch_next_timer_interrupt", "tmigr_",
+	"timekeeping_", "__timekeeping_", "update_wall_time", "tick_do_update_jiffies64", "do_settimeofday64",
+	"do_adjtimex",
 };
 
 static bool is_scheduler(const char *symbol)
@@ -75,8 +84,8 @@ void nvhv_look_down(struct nvhv_footing *footing, struct ftrace_regs *entered)
 	struct unwind_state state;
 	/* The locks that matter are held with interrupts disabled: not by what an interrupt came upon, nor below. */
 	bool may_hold = true;
-	struct pt_regs caller = {}, *first = NULL;
-	bool innermost = !entered;
+	struct pt_regs caller = {}, *first = NULL, *unexplained = NULL;
+	bool innermost = !entered, is_unexplained = false;
 
 	footing->onward = NULL;
 	if (entered) {
@@ -90,6 +99,7 @@ void nvhv_look_down(struct nvhv_footing *footing, struct ftrace_regs *entered)
 	}
 	footing->solid = !preempt_count() && !rcu_preempt_depth() && !is_idle_task(current);
 	footing->apart = true;
+	footing->untrusted = false;
 	for (unwind_start(&state, current, first, NULL); !unwind_done(&state); unwind_next_frame(&state)) {
 		struct pt_regs *regs = unwind_get_entry_regs(&state, NULL);
 
@@ -102,6 +112,8 @@ void nvhv_look_down(struct nvhv_footing *footing, struct ftrace_regs *entered)
 			innermost = false;
 			if (nvhv_onward_possible(symbol, regs))
 				footing->onward = regs;
+			if (is_unexplained)
+				unexplained = regs;
 		}
 		if (regs && user_mode(regs))
 			break;
@@ -110,11 +122,19 @@ void nvhv_look_down(struct nvhv_footing *footing, struct ftrace_regs *entered)
 		sprint_symbol_no_offset(symbol, unwind_get_return_address(&state));
 		if (may_hold && is_scheduler(symbol))
 			footing->apart = false;
+		/* An NMI that nobody explains holds no lock when it panics. */
+		if (!strcmp(symbol, "unknown_nmi_error"))
+			is_unexplained = true;
+		if (!strcmp(symbol, "mce_panic"))
+			footing->untrusted = true;
 	}
+	/* With FRED others would run at the NMI's level of stacks. */
+	if (cpu_feature_enabled(X86_FEATURE_FRED) && in_nmi())
+		footing->apart = false;
 	if (unwind_error(&state) || holds_timers())
 		footing->apart = false;
 	if (!footing->apart)
-		footing->onward = NULL;
+		footing->onward = unexplained && nvhv_onward_past_scheduler(unexplained) ? unexplained : NULL;
 }
 
 static u64 host_xcr0, host_xss;
@@ -139,6 +159,21 @@ static void restore_extended_state(void)
 static char stack[THREAD_SIZE] __aligned(16);
 static char copy[IRQ_STACK_SIZE];
 
+/* Has KVM part with the vCPU whose KVM_RUN the current task is in, if it is in one, as when it is switched from. */
+static void part_with_vcpu(void)
+{
+	struct preempt_notifier *notifier =
+		hlist_entry_safe(current->preempt_notifiers.first, struct preempt_notifier, link);
+
+	if (!notifier)
+		return;
+	/* It does not count as preempted, which KVM would tell the guest. */
+	container_of(notifier, struct kvm_vcpu, preempt_notifier)->wants_to_run = false;
+	notifier->ops->sched_out(notifier, current);
+	/* Once: whoever takes the vCPU has it for itself, though this context is switched to again and again. */
+	hlist_del_init(&notifier->link);
+}
+
 static void on_stack_apart(void (*wait)(void))
 {
 	unsigned long count = preempt_count(), flags;
@@ -153,6 +188,7 @@ static void on_stack_apart(void (*wait)(void))
 	current->flags &= ~PF_BLOCK_TS;
 	current->rcu_read_lock_nesting = 0;
 	preempt_count_set(0);
+	part_with_vcpu();
 	if (!is_idle_task(current))
 		migrate_disable();
 	local_irq_enable();
@@ -230,6 +266,8 @@ void nvhv_deadline_start(u64 ns)
 	 * before all others has it programmed, and the next interrupt sees to the rest.
 	 */
 	base->deferred_rearm = false;
+	/* Nor does it matter that the last interrupt took too long. */
+	base->hang_detected = false;
 	base->expires_next = KTIME_MAX;
 	hrtimer_start(&nudge, 1, HRTIMER_MODE_ABS_PINNED_HARD);
 }
@@ -238,8 +276,12 @@ void nvhv_deadline_cancel(void) { hrtimer_try_to_cancel(&deadline); }
 
 void nvhv_panic_note(const char *format, nvhv_va_list *arguments)
 {
+	static atomic_t noted;
 	va_list again;
 
+	/* Another CPU that panics later is not what is told of. */
+	if (atomic_xchg(&noted, 1))
+		return;
 	va_copy(again, *arguments);
 	vscnprintf(text, sizeof(text), format, again);
 	va_end(again);
@@ -253,10 +295,12 @@ bool nvhv_vcpu_is_whole(struct file *file)
 	struct kvm_vcpu *vcpu = file->private_data;
 
 	/*
-	 * Set once an exit that only an interrupt has caused has left the vCPU's state complete, and until KVM prepares
-	 * the next entry. Up to 7.2, CR3 follows later (AMD).
+	 * KVM takes the interrupt that made the guest exit: nothing is half done, the guest's FPU state is loaded, mutex
+	 * and preemption notifier are held. The first of both flags alone stays set until the next KVM_RUN enters the
+	 * guest, through all that happens before. Up to 7.2, CR3 follows later (AMD).
 	 */
 	return LINUX_VERSION_CODE >= KERNEL_VERSION(7, 3, 0) && READ_ONCE(vcpu->arch.at_instruction_boundary) &&
+	       READ_ONCE(vcpu->arch.handling_intr_from_guest) == KVM_HANDLING_IRQ &&
 	       !test_bit(KVM_APIC_CHECK_VAPIC, &vcpu->arch.apic_attention);
 }
 
@@ -275,9 +319,7 @@ bool nvhv_vcpu_take(struct file *file)
 	/* Without debugging the kernel does not ask whose a mutex is. */
 	if (IS_ENABLED(CONFIG_DEBUG_MUTEXES) || !nvhv_vcpu_is_whole(file))
 		return false;
-	/* As the task would have done before it returned from KVM_RUN. The rest was done when it was switched from. */
-	vcpu->wants_to_run = false;
-	hlist_del_init(&vcpu->preempt_notifier.link);
+	/* As the task would have done before it returned from KVM_RUN. The rest was done when it stepped aside. */
 	mutex_unlock(&vcpu->mutex);
 	return true;
 }

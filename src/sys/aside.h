@@ -21,6 +21,8 @@ struct nvhv_footing {
 	bool solid;
 	/* Nothing below it on this stack belongs to the scheduler or to timers, so it can step aside. */
 	bool apart;
+	/* The hardware has failed: neither this CPU nor memory can be trusted. */
+	bool untrusted;
 	/* What the innermost interrupt on this stack came upon, if that can go on by itself; see onward.h. */
 	struct pt_regs *onward;
 };

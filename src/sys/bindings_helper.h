@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /* What the module uses of the kernel beyond the `kernel` crate. */
+#include <linux/kconfig.h>
+#ifdef CONFIG_PREEMPT_RT
+#error "spinlocks that sleep are not provided for: build for a kernel without PREEMPT_RT"
+#endif
+
 #include <linux/anon_inodes.h>
 #include <linux/crc32c.h>
 #include <linux/eventfd.h>

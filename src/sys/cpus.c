@@ -3,14 +3,17 @@
 #include <linux/cpumask.h>
 #include <linux/irq_work.h>
 #include <linux/nmi.h>
+#include <linux/panic.h>
 #include <linux/percpu.h>
 #include <linux/preempt.h>
+#include <linux/reboot.h>
 #include <linux/sched.h>
 #include <linux/smp.h>
 #include <linux/smpboot.h>
 #include <uapi/linux/sched/types.h>
 #include <asm/special_insns.h>
 
+#include "aside.h"
 #include "cpus.h"
 
 static DEFINE_PER_CPU(struct task_struct *, thread);
@@ -123,11 +126,35 @@ void nvhv_hurry(void)
 
 /* Written by one thread before the others read it. */
 static struct cpumask others;
+static unsigned int without;
 
 void nvhv_cpus_without(unsigned int cpu)
 {
+	without = cpu;
 	cpumask_copy(&others, cpu_online_mask);
 	cpumask_clear_cpu(cpu, &others);
 }
 
-void nvhv_run_elsewhere(struct task_struct *task) { set_cpus_allowed_ptr(task, &others); }
+bool nvhv_was_on(struct task_struct *task, unsigned int cpu) { return task_cpu(task) == cpu; }
+
+void nvhv_run_elsewhere(struct task_struct *task)
+{
+	if (nvhv_was_on(task, without)) {
+		/*
+		 * It sleeps, or waits for that CPU. To change it as one should takes the lock of that CPU's run queue, which
+		 * may be why the CPU is lost. Whoever wakes it looks at these.
+		 */
+		cpumask_copy(&task->cpus_mask, &others);
+		task->nr_cpus_allowed = cpumask_weight(&others);
+		return;
+	}
+	set_cpus_allowed_ptr(task, &others);
+	sched_set_fifo(task);
+}
+
+void nvhv_panic_for_other(void)
+{
+	if (panic_on_other_cpu())
+		emergency_restart();
+	nvhv_panic_as_noted();
+}

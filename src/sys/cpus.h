@@ -33,7 +33,14 @@ void nvhv_hurry(void);
 
 /* Names a CPU that runs nobody any more. */
 void nvhv_cpus_without(unsigned int cpu);
-/* Has a task run on other ones only. It does not run on that one now. */
+/*
+ * Has a task run on other ones only, and before others. It does not run on that one now; if it did last, it comes
+ * before nobody.
+ */
 void nvhv_run_elsewhere(struct task_struct *task);
+/* Whether a task ran on this CPU last. */
+bool nvhv_was_on(struct task_struct *task, unsigned int cpu);
+/* Panics on this CPU; if another one has begun to, and does not get on, restarts the machine. */
+void nvhv_panic_for_other(void);
 
 #endif

@@ -79,6 +79,12 @@ pub(crate) fn written_back() -> u32 {
     unsafe { c::nvhv_cpus_written_back() as u32 }
 }
 
+/// Panics on this CPU, as another one that was to does not get on; or restarts the machine.
+pub(crate) fn panic_for_other() {
+    // SAFETY: Process context.
+    unsafe { c::nvhv_panic_for_other() }
+}
+
 /// Monotonic time in ns, in any context.
 pub(crate) fn fast_ns() -> u64 {
     // SAFETY: Safe in any context, also in an NMI.

@@ -52,20 +52,30 @@ bool nvhv_onward_possible(const char *entry, struct pt_regs *regs)
 	/* With FRED an event also ends at a lower level of stacks. An idle CPU has nothing to be taken further. */
 	if (cpu_feature_enabled(X86_FEATURE_FRED) || user_mode(regs) || is_idle_task(current) || rcu_preempt_depth())
 		return false;
-	if (is_taken_for_guest(regs, is_nmi(entry) ? KVM_HANDLING_NMI : KVM_HANDLING_IRQ)) {
-		count_onward = PREEMPT_OFFSET;
-		return true;
-	}
 	/*
 	 * Nobody keeps the count of what was interrupted: it is what is left of the present one without the
-	 * interrupt's own. If anything is left, that may be a lock that the interrupt holds.
+	 * interrupt's own. If more is left than it has, that may be a lock that the interrupt holds.
 	 */
-	count_onward = 0;
-	if (!(regs->flags & X86_EFLAGS_IF))
+	if (is_taken_for_guest(regs, is_nmi(entry) ? KVM_HANDLING_NMI : KVM_HANDLING_IRQ))
+		count_onward = PREEMPT_OFFSET;
+	else if (regs->flags & X86_EFLAGS_IF)
+		count_onward = 0;
+	else
 		return false;
+	count -= count_onward;
 	if (is_nmi(entry))
 		return count == NMI_OFFSET + HARDIRQ_OFFSET;
 	return count == HARDIRQ_OFFSET || count == SOFTIRQ_OFFSET;
+}
+
+bool nvhv_onward_past_scheduler(struct pt_regs *regs)
+{
+	if (cpu_feature_enabled(X86_FEATURE_FRED) || user_mode(regs))
+		return false;
+	/* The NMI holds nothing, so what it does not count itself is what it came upon. */
+	count_onward = preempt_count() - NMI_OFFSET - HARDIRQ_OFFSET;
+	/* Who waits for a lock may wait for ever. */
+	return !is_in(regs->ip, "native_queued_spin_lock_slowpath");
 }
 
 void nvhv_go_onward(struct pt_regs *regs)

@@ -28,6 +28,13 @@ static void tell(const char *why)
 	irq_work_queue(&soon);
 }
 
+/* Nobody tells any more: what was told is done with. */
+static void finish_told(void)
+{
+	irq_work_sync(&soon);
+	cancel_work_sync(&work);
+}
+
 /* An NMI that nobody explains. */
 
 static int unexplained(unsigned int type, struct pt_regs *regs)
@@ -138,6 +145,7 @@ no_button:
 		unregister_nmi_handler(NMI_UNKNOWN, "nvhv");
 no_nmi:
 	sysfs_remove_file(&module->mkobj.kobj, &file.attr);
+	finish_told();
 	return ret;
 }
 
@@ -148,6 +156,5 @@ void nvhv_power_stop(struct module *module)
 	if (with_nmi)
 		unregister_nmi_handler(NMI_UNKNOWN, "nvhv");
 	sysfs_remove_file(&module->mkobj.kobj, &file.attr);
-	irq_work_sync(&soon);
-	cancel_work_sync(&work);
+	finish_told();
 }
