@@ -107,6 +107,8 @@ pub mod vm_flag {
     pub const UNKEPT: u32 = 1 << 2;
     /// The state of a device in use is not carried, which its owner allowed.
     pub const PARTIAL: u32 = 1 << 3;
+    /// The platform did not save the image: it is not resumed.
+    pub const UNSAVED: u32 = 1 << 4;
 }
 
 /// Values of [`DeviceEntry::kind`], and what the entry's numbers are.

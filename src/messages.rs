@@ -16,6 +16,7 @@ use crate::{
         blocks::{ShapeDifference, SlotError},
         cpuid::Difference,
         plan::Shape,
+        platform::Distrust,
     },
 };
 
@@ -39,6 +40,7 @@ forward!(
     Failure,
     Cause,
     Denied,
+    Distrust<'_>,
     Verdict,
     ShapeDifference,
     SlotError,

@@ -10,7 +10,7 @@ use crate::{
     life::Policy,
     pool::{
         device::Domain,
-        store::{header_of, is_aside, Store},
+        store::{header_of, is_aside, is_unsaved, Store},
         NoPool,
     },
 };
@@ -113,6 +113,9 @@ fn at_rest(store: &Store, slot: u32, out: &mut abi::Vm) -> Result {
         }
         if is_aside(&entry) {
             out.flags |= vm_flag::ASIDE;
+        }
+        if is_unsaved(&entry) {
+            out.flags |= vm_flag::UNSAVED;
         }
         out.state = match &entry {
             EntryState::Empty => vm_state::EMPTY,

@@ -179,6 +179,17 @@ impl<B: DerefMut<Target = [u64]>> Allocator<B> {
         }
     }
 
+    /// Keeps a granule that nobody owns from being handed out: its memory is bad.
+    pub fn reserve(&mut self, granule: u32) {
+        self.set(
+            Extent {
+                first: granule,
+                count: 1,
+            },
+            true,
+        );
+    }
+
     /// Whether nobody owns granule `granule`.
     pub(super) fn is_free(&self, granule: u32) -> bool {
         (self.first..self.end).contains(&granule) && !self.bit(granule, 0)

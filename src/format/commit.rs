@@ -28,7 +28,7 @@ use super::{
     load::{Entry, EntryState},
     media::Media,
     record_writer::FinishedRecord,
-    word::{copy_of, Word},
+    word::{copy_of, Marks, Word},
     HeaderView, Refusal, State, GRANULE, HEADER_LEN,
 };
 use core::ops::DerefMut;
@@ -101,8 +101,11 @@ impl<M: Media> Pool<M> {
         B: DerefMut<Target = [u8]>,
     {
         self.expect(entry, &[State::Creating, State::Sealed])?;
-        if entry.aside {
+        if entry.marks.aside {
             return Err(Refusal::Aside { slot: entry.slot });
+        }
+        if entry.marks.unsaved {
+            return Err(Refusal::Unsaved { slot: entry.slot });
         }
         let next = self.store_header(entry, header)?;
         self.commit(
@@ -171,13 +174,24 @@ impl<M: Media> Pool<M> {
     /// Crash: the word decides; nothing else is written.
     pub fn set_aside(&self, entry: &mut Entry) -> Result<(), Refusal> {
         self.expect(entry, &[State::Live, State::Sealed])?;
-        self.commit(
-            entry,
-            Entry {
-                aside: true,
-                ..*entry
-            },
-        )
+        let marks = Marks {
+            aside: true,
+            ..entry.marks
+        };
+        self.commit(entry, Entry { marks, ..*entry })
+    }
+
+    /// Notes that the platform did not save a sealed image when its host was lost: it is never resumed,
+    /// also if later nothing tells of that any more. It stays as it is.
+    ///
+    /// Crash: the word decides; nothing else is written.
+    pub fn mark_unsaved(&self, entry: &mut Entry) -> Result<(), Refusal> {
+        self.expect(entry, &[State::Sealed])?;
+        let marks = Marks {
+            unsaved: true,
+            ..entry.marks
+        };
+        self.commit(entry, Entry { marks, ..*entry })
     }
 
     /// Gives a VM up for good. Its granules stay its own until [`finish_discard`](Self::finish_discard).
@@ -223,8 +237,12 @@ impl<M: Media> Pool<M> {
             match self.load(slot, alloc, buf)? {
                 EntryState::Discarding { mut entry, header } => {
                     entry.state = State::Discarding;
-                    self.finish_discard(entry, &header)?;
-                    alloc.free_all(&header);
+                    match self.finish_discard(entry, &header) {
+                        Ok(()) => alloc.free_all(&header),
+                        // Memory that cannot be written to stays its own.
+                        Err(Refusal::Media(_)) => continue,
+                        Err(why) => return Err(why),
+                    }
                 }
                 EntryState::Wiped { entry } => self.erase(entry)?,
                 _ => continue,
@@ -341,7 +359,7 @@ impl<M: Media> Pool<M> {
 
     /// Stores the commit word for `entry`, durably.
     fn store_word(&self, entry: &Entry) -> Result<(), Refusal> {
-        let word = Word::new(entry.state, entry.area, entry.aside, entry.seq);
+        let word = Word::new(entry.state, entry.area, entry.marks, entry.seq);
         let (crc, uuid) = (self.media.crc(), self.geometry.uuid());
         let raw = word.encode(crc, entry.slot, uuid, entry.record);
         let at = self.geometry.entry_at(entry.slot)?;

@@ -9,7 +9,7 @@ use super::{
     header::Area,
     media::Media,
     record::{self, Head},
-    word::Word,
+    word::{Marks, Word},
     HeaderView, Part, Record, Refusal, State, HEADER_LEN,
 };
 use core::ops::DerefMut;
@@ -23,7 +23,7 @@ pub struct Entry {
     pub(super) state: State,
     /// The record area that was committed last.
     pub(super) area: u8,
-    pub(super) aside: bool,
+    pub(super) marks: Marks,
     /// The checksum of the committed record, if it is sealed.
     pub(super) record: u32,
     pub(super) seq: u64,
@@ -91,7 +91,7 @@ impl Entry {
             slot,
             state: State::Empty,
             area: 0,
-            aside: false,
+            marks: Marks::default(),
             record: 0,
             seq: 0,
             record_seq: 0,
@@ -113,7 +113,12 @@ impl Entry {
 
     /// Whether it was set aside: its name is free, and it is never resumed.
     pub fn aside(&self) -> bool {
-        self.aside
+        self.marks.aside
+    }
+
+    /// Whether the platform did not save it when its host was lost: it is never resumed.
+    pub fn unsaved(&self) -> bool {
+        self.marks.unsaved
     }
 
     /// The sequence of its header.
@@ -310,7 +315,7 @@ impl<M: Media> Pool<M> {
             slot,
             state: word.state,
             area: word.area,
-            aside: word.aside,
+            marks: word.marks,
             ..Entry::empty(slot)
         };
         match word.state {

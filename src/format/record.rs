@@ -64,6 +64,8 @@ pub mod kind {
     pub const UNKEPT: u32 = 0xe708;
     /// Memory of the guest that is no RAM, but a file's, which keeps it: guest addresses and lengths.
     pub const STORAGE: u32 = 0xe709;
+    /// What the platform said of the pool's memory: `state::platform`.
+    pub const PLATFORM: u32 = 0xe70a;
 }
 
 /// What a record says about itself.

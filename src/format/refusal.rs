@@ -88,6 +88,11 @@ pub enum Refusal {
         /// The entry's slot.
         slot: u32,
     },
+    /// The platform did not save the image, which is not resumed.
+    Unsaved {
+        /// The entry's slot.
+        slot: u32,
+    },
     /// No entry of the VM table is free.
     TableFull,
     /// Not enough free granules.
@@ -169,6 +174,7 @@ impl Refusal {
             | Refusal::PoolSuspect { .. }
             | Refusal::RecordStale => errno::EUCLEAN,
             Refusal::WrongState { .. } | Refusal::Aside { .. } => errno::EBUSY,
+            Refusal::Unsaved { .. } => errno::EUCLEAN,
             Refusal::TooManyBlocks | Refusal::RecordTooBig { .. } => errno::E2BIG,
             Refusal::BadSlots(_)
             | Refusal::NoSuchSlot(_)
@@ -225,6 +231,9 @@ impl fmt::Display for Refusal {
             }
             Refusal::Aside { slot } => {
                 write!(f, "the image in slot {slot} was set aside")
+            }
+            Refusal::Unsaved { slot } => {
+                write!(f, "the platform did not save the image in slot {slot}")
             }
             Refusal::TableFull => {
                 f.write_str("no VM slot is free: discard a VM, or format with more --vm-slots")

@@ -3,10 +3,10 @@
 //! The commit word: eight bytes that say what an entry of the VM table is.
 //!
 //! ```text
-//!  63            32 31             8 7 6   5     4   3    0
-//! +----------------+----------------+---+-----+----+-------+
-//! |     check      |   header seq   | 0 |aside|area| state |
-//! +----------------+----------------+---+-----+----+-------+
+//!  63            32 31             8 7    6      5    4   3    0
+//! +----------------+----------------+-+-------+-----+----+-------+
+//! |     check      |   header seq   |0|unsaved|aside|area| state |
+//! +----------------+----------------+-+-------+-----+----+-------+
 //! ```
 //!
 //! `check` is the CRC-32C of bits 31..0, the slot, the pool's UUID and the record's CRC (zero unless
@@ -47,14 +47,22 @@ impl fmt::Display for State {
     }
 }
 
+/// What a commit word says beside the state of its entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Marks {
+    /// The image was set aside.
+    pub(super) aside: bool,
+    /// The platform did not save the image.
+    pub(super) unsaved: bool,
+}
+
 /// The low half of a commit word, decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Word {
     pub(super) state: State,
     /// The record area that was committed last: 0 or 1.
     pub(super) area: u8,
-    /// The image was set aside.
-    pub(super) aside: bool,
+    pub(super) marks: Marks,
     /// Low 24 bits of the sequence of the header that counts.
     pub(super) seq: u32,
 }
@@ -62,6 +70,7 @@ pub(super) struct Word {
 const SEQ_BITS: u32 = 24;
 const AREA_SHIFT: u32 = 4;
 const ASIDE_SHIFT: u32 = 5;
+const UNSAVED_SHIFT: u32 = 6;
 const SEQ_SHIFT: u32 = 8;
 
 /// The header copy that a header of sequence `seq` is in.
@@ -70,20 +79,20 @@ pub(super) fn copy_of(seq: u64) -> usize {
 }
 
 impl Word {
-    pub(super) fn new(state: State, area: u8, aside: bool, seq: u64) -> Self {
+    pub(super) fn new(state: State, area: u8, marks: Marks, seq: u64) -> Self {
         // CAST: the low 24 bits are what is wanted.
         let seq = (seq as u32) & ((1 << SEQ_BITS) - 1);
         Word {
             state,
             area,
-            aside,
+            marks,
             seq,
         }
     }
 
     /// Whether this word names a header of sequence `seq`.
     pub(super) fn names(&self, seq: u64) -> bool {
-        Word::new(self.state, self.area, self.aside, seq).seq == self.seq
+        Word::new(self.state, self.area, self.marks, seq).seq == self.seq
     }
 
     /// Which header copy this word names.
@@ -102,7 +111,8 @@ impl Word {
         };
         state
             | (u32::from(self.area & 1) << AREA_SHIFT)
-            | (u32::from(self.aside) << ASIDE_SHIFT)
+            | (u32::from(self.marks.aside) << ASIDE_SHIFT)
+            | (u32::from(self.marks.unsaved) << UNSAVED_SHIFT)
             | (self.seq << SEQ_SHIFT)
     }
 
@@ -132,7 +142,10 @@ impl Word {
         let word = Word {
             state,
             area: u8::from(bit(AREA_SHIFT)),
-            aside: bit(ASIDE_SHIFT),
+            marks: Marks {
+                aside: bit(ASIDE_SHIFT),
+                unsaved: bit(UNSAVED_SHIFT),
+            },
             seq: low >> SEQ_SHIFT,
         };
         if word.low() != low {

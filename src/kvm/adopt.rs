@@ -27,7 +27,7 @@ use crate::{
         HEADER_LEN,
     },
     life::{self, Claim, Claimant, Denied, Found},
-    pool::store::{buffer, copied, header_of, Store, Taken},
+    pool::store::{buffer, copied, header_of, is_unsaved, Store, Taken},
     ram::adopt::{self as ram, Backing, Ram},
     shadow::{Next, Replay},
     state::{
@@ -317,6 +317,7 @@ fn claimant(vm: &Vm) -> Claimant {
 pub(crate) fn found_in(entry: &EntryState<'_>) -> Found {
     let uid = header_of(entry).map(|h| h.uid());
     match (entry, uid) {
+        (EntryState::Sealed { .. }, Some(uid)) if is_unsaved(entry) => Found::Unsaved { uid },
         (EntryState::Sealed { .. }, Some(uid)) => Found::Sealed { uid },
         (EntryState::Live { .. }, Some(uid)) => Found::Torn { uid },
         (EntryState::Discarding { .. } | EntryState::Wiped { .. }, _) => Found::Discarding,
@@ -510,6 +511,7 @@ fn prepare_resume(vm: &Vm, inner: &mut Inner, store: &Store, slot: u32) -> Outco
         kind::COMMANDS,
         kind::UNKEPT,
         kind::STORAGE,
+        kind::PLATFORM,
     ];
     if let Some(item) = record
         .items()

@@ -122,6 +122,7 @@ pub(super) fn seal(vm: &Vm, cause: Cause) -> Result {
             Ok(())
         },
     )?;
+    writer.push(kind::PLATFORM, VM_WIDE, store.device.platform.item())?;
     let storage = slots::storage(vmm_slots, ram).count();
     if storage > 0 {
         writer.push_with::<Error>(kind::STORAGE, VM_WIDE, storage * slots::PLACE, |room| {

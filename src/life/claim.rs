@@ -41,6 +41,11 @@ pub enum Found {
         /// Its owner.
         uid: u32,
     },
+    /// A sealed image that the platform did not save when its host was lost.
+    Unsaved {
+        /// Its owner.
+        uid: u32,
+    },
     /// An image that is being discarded.
     Discarding,
     /// A damaged entry; its owner if that much can be read.
@@ -74,6 +79,8 @@ pub enum Denied {
     Torn,
     /// It does not match.
     Mismatch,
+    /// The platform did not save it.
+    Unsaved,
     /// It is damaged.
     Damaged,
     /// It is being discarded.
@@ -93,7 +100,8 @@ pub fn claim(who: &Claimant, found: Found) -> Claim {
         Found::Here { uid }
         | Found::Sealed { uid }
         | Found::Mismatch { uid }
-        | Found::Torn { uid } => Some(uid),
+        | Found::Torn { uid }
+        | Found::Unsaved { uid } => Some(uid),
         Found::Damaged { uid } => uid,
     };
     // Whose it is comes first: another user does not learn the state of the image either.
@@ -103,9 +111,12 @@ pub fn claim(who: &Claimant, found: Found) -> Claim {
     let cold = who.policy.has(Policy::TORN_COLD);
     match found {
         Found::Sealed { .. } => Claim::Resume,
-        Found::Torn { .. } | Found::Mismatch { .. } if cold => Claim::ColdStart,
+        Found::Torn { .. } | Found::Mismatch { .. } | Found::Unsaved { .. } if cold => {
+            Claim::ColdStart
+        }
         Found::Torn { .. } => Claim::Denied(Denied::Torn),
         Found::Mismatch { .. } => Claim::Denied(Denied::Mismatch),
+        Found::Unsaved { .. } => Claim::Denied(Denied::Unsaved),
         // Setting it aside would need a header that can be rewritten.
         Found::Damaged { .. } => Claim::Denied(Denied::Damaged),
         Found::Nothing | Found::Discarding | Found::Here { .. } => Claim::Denied(Denied::Busy),
@@ -122,7 +133,7 @@ impl Denied {
         match self {
             Denied::Busy | Denied::Discarding => EBUSY,
             Denied::NotOwner => EPERM,
-            Denied::Torn | Denied::Damaged => EUCLEAN,
+            Denied::Torn | Denied::Unsaved | Denied::Damaged => EUCLEAN,
             Denied::Mismatch => EXDEV,
         }
     }
@@ -135,6 +146,7 @@ impl fmt::Display for Denied {
             Denied::NotOwner => "it belongs to another user",
             Denied::Torn => "torn: it ran on after its last record (power cut without a seal); start it with 'nvhv run --policy torn=cold' to set the image aside, or 'nvhv discard' it",
             Denied::Mismatch => "the VM presented does not match the image: start the VMM as before, or with 'nvhv run --policy torn=cold'",
+            Denied::Unsaved => "unsaved: the platform says that it did not save memory when the host was lost; start it with 'nvhv run --policy torn=cold' to set the image aside, or 'nvhv discard' it",
             Denied::Damaged => "its entry in the pool is damaged: see 'nvhv show'; 'nvhv discard --force' gives it up",
             Denied::Discarding => "it is being discarded: try again in a moment",
         })

@@ -9,9 +9,13 @@
 //! the device's pages, which exist while device_dax is bound to it; a reference to their
 //! `dev_pagemap` and an open device file keep it so.
 
-use super::memory::Memory;
+use super::{
+    memory::Memory,
+    platform::Platform,
+    sysfs::{line, number},
+};
 use crate::sys::{c, file::FileRef};
-use kernel::{prelude::*, str::CString};
+use kernel::{fmt, prelude::*, str::CString};
 
 /// How stores become durable on a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +47,8 @@ pub(crate) struct Device {
     pub(crate) memory: Memory,
     /// How stores become durable.
     pub(crate) domain: Domain,
+    /// What the platform says of its memory.
+    pub(crate) platform: Platform,
     /// The region's `deep_flush`, where it has flush hints.
     deep_flush: Option<FileRef>,
     _file: FileRef,
@@ -74,37 +80,30 @@ pub(crate) fn find<T>(mut try_it: impl FnMut(Device) -> Option<T>) -> Result<Opt
 impl Device {
     /// Claims the device called `name`.
     pub(crate) fn claim(name: CString) -> Result<Self> {
-        let sys = |attr: &str| -> Result<FileRef> {
-            let path = CString::try_from_fmt(fmt!(
-                "/sys/bus/dax/devices/{}/{attr}",
-                name.to_str().map_err(|_| EINVAL)?
-            ))?;
-            FileRef::open(&path, c::O_RDONLY)
-        };
-        let start = number(&sys("resource")?)?;
-        let len = number(&sys("size")?)?;
+        let label = name.to_str().map_err(|_| EINVAL)?;
+        let dir = CString::try_from_fmt(fmt!("/sys/bus/dax/devices/{label}"))?;
+        let dir = dir.to_str().map_err(|_| EINVAL)?;
+        let start = number(fmt!("{dir}/resource"))?.ok_or(ENOENT)?;
+        let len = number(fmt!("{dir}/size"))?.ok_or(ENOENT)?;
         if start == 0 || len == 0 {
             return Err(ENXIO);
         }
-        let path = CString::try_from_fmt(fmt!("/dev/{}", name.to_str().map_err(|_| EINVAL)?))?;
+        let path = CString::try_from_fmt(fmt!("/dev/{label}"))?;
         let file = FileRef::open(&path, c::O_RDWR | c::O_CLOEXEC)?;
-        let domain = ["..", "../..", "../../.."]
+        let above = ["..", "../..", "../../.."];
+        let domain = above
             .iter()
-            .find_map(|up| {
-                let attr = CString::try_from_fmt(fmt!("{up}/persistence_domain")).ok()?;
-                domain(&sys(attr.to_str().ok()?).ok()?)
-            })
+            .find_map(|up| domain(fmt!("{dir}/{up}/persistence_domain")))
             .unwrap_or(Domain::Unknown);
-        let deep_flush = ["..", "../..", "../../.."].iter().find_map(|up| {
-            let attr = CString::try_from_fmt(fmt!(
-                "/sys/bus/dax/devices/{}/{up}/deep_flush",
-                name.to_str().ok()?
-            ));
+        let deep_flush = above.iter().find_map(|up| {
+            let attr = CString::try_from_fmt(fmt!("{dir}/{up}/deep_flush"));
             FileRef::open(&attr.ok()?, c::O_RDWR).ok()
         });
+        let platform = Platform::of(dir, start, len)?;
         Ok(Self {
             deep_flush,
-            memory: Memory::claim(start, len, domain)?,
+            memory: Memory::claim(start, len, domain, &platform.bad)?,
+            platform,
             name,
             domain,
             _file: file,
@@ -129,25 +128,11 @@ impl Device {
     }
 }
 
-/// Reads a sysfs attribute that is a number, decimal or with 0x.
-fn number(file: &FileRef) -> Result<u64> {
+fn domain(path: fmt::Arguments<'_>) -> Option<Domain> {
     let mut buf = [0; 32];
-    let got = file.read(&mut buf)?;
-    let text = core::str::from_utf8(buf.get(..got).ok_or(EIO)?).map_err(|_| EIO)?;
-    let text = text.trim_end();
-    match text.strip_prefix("0x") {
-        Some(hex) => u64::from_str_radix(hex, 16),
-        None => text.parse(),
-    }
-    .map_err(|_| EIO)
-}
-
-fn domain(file: &FileRef) -> Option<Domain> {
-    let mut buf = [0; 32];
-    let got = file.read(&mut buf).ok()?;
-    match buf.get(..got)?.trim_ascii_end() {
-        b"cpu_cache" => Some(Domain::CpuCache),
-        b"memory_controller" => Some(Domain::MemoryController),
-        _ => Some(Domain::Unknown),
-    }
+    Some(match line(path, &mut buf).ok()?? {
+        "cpu_cache" => Domain::CpuCache,
+        "memory_controller" => Domain::MemoryController,
+        _ => Domain::Unknown,
+    })
 }

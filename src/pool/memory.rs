@@ -4,7 +4,8 @@
 
 use super::device::Domain;
 use crate::{
-    format::{Crc, Fault, Media},
+    format::{Crc, Fault, Media, GRANULE},
+    state::platform::Run,
     sys::c,
 };
 use core::ptr::{self, NonNull};
@@ -25,6 +26,8 @@ pub(crate) struct Memory {
     first_pfn: u64,
     pgmap: NonNull<c::dev_pagemap>,
     domain: Domain,
+    /// What cannot be read, as the platform says.
+    bad: KVec<Run>,
 }
 
 // SAFETY: The memory is no thread's own; access to it is by raw copies.
@@ -34,11 +37,13 @@ unsafe impl Sync for Memory {}
 
 impl Memory {
     /// Claims `len` bytes at physical address `start`, which a devdax device holds.
-    pub(super) fn claim(start: u64, len: u64, domain: Domain) -> Result<Self> {
+    pub(super) fn claim(start: u64, len: u64, domain: Domain, bad: &[Run]) -> Result<Self> {
         if start % HUGE_PAGE != 0 || len % HUGE_PAGE != 0 || isize::try_from(len).is_err() {
             pr_err!("devdax range {start:#x}+{len:#x} is not aligned to 2 MiB: make the namespace with --align=2M\n");
             return Err(EINVAL);
         }
+        let mut known = KVec::new();
+        known.extend_from_slice(bad, GFP_KERNEL)?;
         // SAFETY: May be asked of any page frame.
         let pgmap =
             NonNull::new(unsafe { c::nvhv_get_devmap((start / PAGE) as usize) }).ok_or(ENXIO)?;
@@ -51,6 +56,7 @@ impl Memory {
             first_pfn: start / PAGE,
             pgmap,
             domain,
+            bad: known,
         };
         if memory.folio_order(0) != c::NVHV_PMD_ORDER as i32 {
             pr_err!("devdax pages are not 2 MiB: make the namespace with --align=2M\n");
@@ -84,8 +90,26 @@ impl Memory {
             .is_some_and(|page| unsafe { c::nvhv_folio_ref_count(c::nvhv_page_folio(page)) > 1 })
     }
 
-    /// The bytes `at..at + len`, if they are inside the device.
+    /// The granules in which there are bad blocks.
+    pub(super) fn bad_granules(&self) -> impl Iterator<Item = u32> + '_ {
+        self.bad.iter().flat_map(|run| {
+            let end = run.at.saturating_add(run.len).div_ceil(GRANULE);
+            // CAST: a pool has less than 2^32 granules; what is beyond is nobody's.
+            (run.at / GRANULE..end).map(|granule| granule as u32)
+        })
+    }
+
+    /// Where the first bad block is in `len` bytes at `at`.
+    pub(super) fn first_bad(&self, at: u64, len: u64) -> Option<u64> {
+        let touching = self.bad.iter().filter_map(|run| run.within(at, len));
+        touching.map(|run| at.saturating_add(run.at)).min()
+    }
+
+    /// The bytes `at..at + len`, if they are inside the device and none of them is bad.
     fn slice(&self, at: u64, len: u64) -> core::result::Result<*mut u8, Fault> {
+        if let Some(at) = self.first_bad(at, len) {
+            return Err(Fault { at });
+        }
         match at.checked_add(len) {
             // SAFETY: Inside the allocation, by the type invariant.
             Some(end) if end <= self.len => Ok(unsafe { self.base.as_ptr().add(at as usize) }),

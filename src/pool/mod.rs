@@ -4,7 +4,9 @@
 
 pub(crate) mod device;
 pub(crate) mod memory;
+pub(crate) mod platform;
 pub(crate) mod store;
+mod sysfs;
 
 use crate::format::Refusal;
 use kernel::{prelude::*, sync::Arc};
@@ -25,7 +27,13 @@ pub(crate) enum NoPool {
 pub(crate) fn claim() -> core::result::Result<Arc<Store>, NoPool> {
     let mut problem = NoPool::None;
     let found = device::find(|device| match Store::open(device) {
-        Ok(store) => Some(store),
+        Ok(store) => match store.mark_unsaved() {
+            Ok(()) => Some(store),
+            Err(e) => {
+                problem = NoPool::Failed(e);
+                None
+            }
+        },
         Err((_, Some(Refusal::NotAPool))) => None,
         Err((_, Some(why))) => {
             pr_err!("the pool on a devdax device cannot be used: {why}\n");

@@ -8,6 +8,7 @@
 use super::device::Device;
 use crate::{
     format::{
+        record::{kind, VM_WIDE},
         Allocator, Crc, Entry, EntryState, Fault, HeaderBuilder, HeaderView, Media, Pool, Refusal,
         SealedRecord, HEADER_LEN, SUPERBLOCK_LEN,
     },
@@ -83,6 +84,19 @@ pub(crate) struct Store {
     table: Mutex<Table>,
 }
 
+/// Works out which memory is free. What is bad is not.
+fn survey(
+    pool: &Pool<PoolMedia>,
+    bits: KVVec<u64>,
+    buf: &mut [u8],
+) -> core::result::Result<Memory, Refusal> {
+    let mut alloc = pool.survey(bits, buf)?;
+    for granule in pool.media().0.memory.bad_granules() {
+        alloc.reserve(granule);
+    }
+    Ok(alloc)
+}
+
 /// A buffer of `len` zero bytes.
 pub(crate) fn buffer(len: usize) -> Result<KVVec<u8>> {
     Ok(KVVec::from_elem(0, len, GFP_KERNEL)?)
@@ -123,7 +137,7 @@ impl Store {
         let mut buf = buffer(HEADER_LEN).map_err(other)?;
         let words = Memory::words(pool.geometry());
         let bits = KVVec::from_elem(0, words, GFP_KERNEL).map_err(|e| other(e.into()))?;
-        let mut alloc = pool.survey(bits, &mut buf).map_err(refusal)?;
+        let mut alloc = survey(&pool, bits, &mut buf).map_err(refusal)?;
         let tidied = pool.tidy(&mut alloc, &mut buf).map_err(refusal)?;
         if tidied > 0 {
             pr_info!("finished {tidied} interrupted discards\n");
@@ -216,6 +230,64 @@ impl Store {
         Err(Refusal::TableFull)
     }
 
+    /// Marks the sealed images that the platform has not saved: an outage came that they were to survive, and
+    /// did not.
+    pub(crate) fn mark_unsaved(&self) -> Result {
+        for slot in 0..self.pool.geometry().slots() {
+            let in_question = self.entry(slot, |entry| {
+                matches!(entry, EntryState::Sealed { .. }) && !is_unsaved(&entry)
+            })?;
+            if !in_question {
+                continue;
+            }
+            let Some(Taken {
+                mut entry,
+                header,
+                record: Some(record),
+            }) = self.take(slot)?
+            else {
+                continue;
+            };
+            if self.is_distrusted(&entry, &header.view(), &record)? {
+                self.pool.mark_unsaved(&mut entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the platform has not saved a sealed image. Says so.
+    fn is_distrusted(
+        &self,
+        entry: &Entry,
+        header: &HeaderView<'_>,
+        record: &SealedRecord,
+    ) -> Result<bool> {
+        let name = header.name();
+        let say = |why: fmt::Arguments<'_>| pr_err!("{}: it is not resumed: {why}\n", name.as_str());
+        let memory = &self.device.memory;
+        let mut bad = header
+            .extents()
+            .filter_map(|extent| memory.first_bad(extent.start(), extent.len()));
+        if let Some(at) = bad.next() {
+            say(fmt!("its memory is bad at offset {at:#x} of the device: see 'ndctl list --media-errors'"));
+            return Ok(true);
+        }
+        let mut buf = buffer(record.len())?;
+        let Ok(record) = self.pool.read_record(entry, record, &mut buf) else {
+            // It is refused for that when it is asked for.
+            return Ok(false);
+        };
+        let item = record.find(kind::PLATFORM, VM_WIDE);
+        let today = self.device.platform.today();
+        match today.trusts(item.map(|item| item.payload)) {
+            Ok(()) => Ok(false),
+            Err(why) => {
+                say(fmt!("{why}"));
+                Ok(true)
+            }
+        }
+    }
+
     /// Takes the handle on an image that nobody runs, with a copy of its header and, if it is
     /// sealed, what is known of its record.
     pub(crate) fn take(&self, slot: u32) -> Result<Option<Taken>> {
@@ -269,12 +341,12 @@ impl Store {
             Err(why) => {
                 // The bitmap went with the attempt; a new one is made the same way.
                 if let Ok(bits) = KVVec::from_elem(0, words, GFP_KERNEL) {
-                    *alloc = self.pool.survey(bits, buf).ok();
+                    *alloc = survey(&self.pool, bits, buf).ok();
                 }
                 return Err(why);
             }
         };
-        *alloc = Some(self.pool.survey(bits, buf)?);
+        *alloc = Some(survey(&self.pool, bits, buf)?);
         Ok(())
     }
 
@@ -299,6 +371,11 @@ pub(crate) fn header_of<'a>(entry: &EntryState<'a>) -> Option<HeaderView<'a>> {
         EntryState::Damaged { header, .. } => *header,
         EntryState::Empty | EntryState::Wiped { .. } => None,
     }
+}
+
+/// Whether the platform has not saved an image: it is never resumed.
+pub(crate) fn is_unsaved(entry: &EntryState<'_>) -> bool {
+    matches!(entry, EntryState::Sealed { entry, .. } if entry.unsaved())
 }
 
 /// Whether an image was set aside: its name is free.

@@ -14,5 +14,6 @@ pub mod kvm_events;
 pub mod lapic;
 mod list;
 pub mod plan;
+pub mod platform;
 pub mod queues;
 pub mod run_time;

@@ -193,6 +193,8 @@ pub enum Holds {
     Torn,
     /// A VM that is whole: its record and its RAM say this number, after so many resumes.
     Whole(u64, u32),
+    /// One that the platform has not saved.
+    Unsaved,
     /// What `tidy` will make into nothing.
     Leftover,
     /// A damaged entry.
@@ -207,6 +209,7 @@ pub fn holds<M: Media>(pool: &Pool<M>, alloc: &Alloc, slot: u32) -> Holds {
         EntryState::Live { .. } => Holds::Torn,
         EntryState::Discarding { .. } | EntryState::Wiped { .. } => Holds::Leftover,
         EntryState::Damaged { why, .. } => Holds::Damaged(why),
+        EntryState::Sealed { entry, .. } if entry.unsaved() => Holds::Unsaved,
         EntryState::Sealed {
             entry,
             header,

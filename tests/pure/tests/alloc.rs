@@ -154,3 +154,15 @@ fn tables_that_are_full_refuse() {
     }
     assert!(header.add_extent(extent).is_err());
 }
+
+#[test]
+fn what_is_reserved_is_given_to_nobody() {
+    let mut alloc = empty(5);
+    for granule in [3, 3, 4, 0, u32::MAX] {
+        alloc.reserve(granule);
+    }
+    assert_eq!(alloc.free_granules(), 3);
+    let mut got = Vec::new();
+    alloc.alloc(3, 3, &mut |e| got.push(e)).expect("the rest");
+    assert_eq!(all(&got).collect::<BTreeSet<_>>(), [2, 5, 6].into());
+}

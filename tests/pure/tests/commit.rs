@@ -4,7 +4,7 @@
 //! cut can leave loads as what was there before the operation or as what is there after it, and
 //! never as a wrong resume; the other VM of the pool does not notice.
 
-use nvhv_pure::format::{place_block, BlockFlags, Media, GRANULE};
+use nvhv_pure::format::{place_block, BlockFlags, Media, Refusal, State, GRANULE};
 use nvhv_pure_tests::cache::Cached;
 use nvhv_pure_tests::image::Image;
 use nvhv_pure_tests::vm::{self, Alloc, Holds, Vm, DEVICE, SLOTS};
@@ -219,6 +219,36 @@ fn set_aside() {
         |pool, _, mut vm| pool.set_aside(&mut vm.entry).expect("sets aside"),
         &[Holds::Torn],
     );
+}
+
+/// An image that the platform has not saved is never resumed again, whatever else is done with it.
+#[test]
+fn mark_unsaved() {
+    let mark = |pool: &Pool, _: &mut Alloc, mut vm: Vm| {
+        pool.mark_unsaved(&mut vm.entry).expect("marks");
+        let refused = pool.commit_live(&mut vm.entry, &mut vm.header);
+        assert_eq!(refused, Err(Refusal::Unsaved { slot: 0 }));
+    };
+    cut(sealed, mark, &[Holds::Whole(1, 0), Holds::Unsaved]);
+    cut(
+        sealed,
+        |pool, alloc, mut vm| {
+            pool.mark_unsaved(&mut vm.entry).expect("marks");
+            pool.set_aside(&mut vm.entry).expect("sets aside");
+            vm::discard(pool, alloc, vm).expect("discards");
+        },
+        &[
+            Holds::Whole(1, 0),
+            Holds::Unsaved,
+            Holds::Leftover,
+            Holds::Nothing,
+        ],
+    );
+    let (pool, mut alloc) = vm::open(pool()).expect("opens");
+    let mut torn = vm::start(&pool, &mut alloc, 0, "vm", 1).expect("starts");
+    let state = State::Live;
+    let refused = pool.mark_unsaved(&mut torn.entry);
+    assert_eq!(refused, Err(Refusal::WrongState { slot: 0, state }));
 }
 
 #[test]

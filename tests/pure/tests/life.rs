@@ -159,6 +159,11 @@ fn claims() {
             Claim::ColdStart,
         ),
         (
+            Found::Unsaved { uid },
+            denied(Denied::Unsaved),
+            Claim::ColdStart,
+        ),
+        (
             Found::Discarding,
             denied(Denied::Discarding),
             denied(Denied::Discarding),
@@ -188,6 +193,7 @@ fn another_user_gets_nothing_and_learns_nothing() {
         Found::Sealed { uid },
         Found::Torn { uid },
         Found::Mismatch { uid },
+        Found::Unsaved { uid },
         Found::Damaged { uid: Some(uid) },
     ];
     for found in theirs {
@@ -214,6 +220,7 @@ fn denials_have_their_errno() {
         (Denied::Torn, 117),
         (Denied::Damaged, 117),
         (Denied::Mismatch, 18),
+        (Denied::Unsaved, 117),
         (Denied::Discarding, 16),
     ];
     for (denied, errno) in errnos {

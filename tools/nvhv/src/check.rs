@@ -8,6 +8,7 @@ use crate::failure::Failure;
 use crate::text;
 use nvhv_pure::abi::pool_state;
 use nvhv_pure::format::GRANULE;
+use nvhv_pure::state::platform;
 use serde::Serialize;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,7 @@ pub fn check(args: &cli::Check) -> Result<(), Failure> {
         nested_paging(),
         devdax(),
         persistence(),
+        saved(),
         module(),
         pool(),
     ];
@@ -154,6 +156,29 @@ fn persistence() -> Check {
         required: false,
         found: if domains.is_empty() { "unknown".into() } else { domains.join(", ") },
         mend: "memory of an unknown domain survives warm reboots at most: use an NVDIMM or CXL region to survive power cuts",
+    }
+}
+
+fn saved() -> Check {
+    let bus = entries("/sys/bus/nd/devices");
+    let name = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
+    let flagged = bus.iter().filter_map(|path| {
+        let flags = read(path.join("nfit/flags"))?;
+        let word = platform::failure(&flags)
+            .or_else(|| platform::is_disarmed(&flags).then_some("not_armed"))?;
+        Some(format!("{}: {word}", name(path)?))
+    });
+    let bad = bus.iter().filter_map(|path| {
+        let list = read(path.join("badblocks")).filter(|list| !list.is_empty())?;
+        Some(format!("{}: {} runs of bad blocks", name(path)?, list.lines().count()))
+    });
+    let found: Vec<_> = flagged.chain(bad).collect();
+    Check {
+        what: "memory health",
+        holds: found.is_empty(),
+        required: false,
+        found: if found.is_empty() { "nothing is wrong".into() } else { found.join(", ") },
+        mend: "see 'ndctl list -DHM' and 'ndctl clear-errors'; images that were not saved are not resumed: 'nvhv list'",
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Vm {
     pub unkept: bool,
     /// It goes on without some device's state, as its owner allowed.
     pub partial: bool,
+    /// The platform did not save it.
+    pub unsaved: bool,
     pub uuid: String,
     pub uid: u32,
     pub pid: Option<i32>,
@@ -77,6 +79,7 @@ impl From<&abi::Vm> for Vm {
             aside: vm.flags & vm_flag::ASIDE != 0,
             unkept: vm.flags & vm_flag::UNKEPT != 0,
             partial: vm.flags & vm_flag::PARTIAL != 0,
+            unsaved: vm.flags & vm_flag::UNSAVED != 0,
             uuid: Uuid::from_bytes(vm.uuid).to_string(),
             uid: vm.uid,
             pid: (vm.pid != 0).then_some(vm.pid),
@@ -119,12 +122,13 @@ impl Vm {
     pub fn state_text(&self) -> String {
         let aside = if self.aside { ",aside" } else { "" };
         let state = if self.frozen { "frozen" } else { self.state };
+        let saved = if self.unsaved { ",unsaved" } else { "" };
         let kept = match (self.unkept, self.partial) {
             (true, _) => ",unkept",
             (_, true) => ",partial",
             _ => "",
         };
-        format!("{state}{aside}{kept}")
+        format!("{state}{aside}{saved}{kept}")
     }
 
     /// Finds a VM by name or slot.
