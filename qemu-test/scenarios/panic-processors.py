@@ -6,7 +6,7 @@ from rig.check import check
 from rig.paths import HERE
 from rig.vm import load
 from vmm import tiny
-from vmm.tiny import bound, check_goes_on
+from vmm.tiny import bound
 
 HARDWARE = {"cpus": 2}
 NEEDS = tiny.NEEDS
@@ -20,6 +20,7 @@ many = load(HERE / "scenarios/sixteen-vms.py")
 def run(t):
     host = t.boot()
     many.start(host, 0, VMS)
+    born = dict.fromkeys(VMS, 0)
     for life, (cause, after, may_be_torn) in enumerate(PANICS):
         host.panic(cause, after)
         host.boot()
@@ -35,9 +36,10 @@ def run(t):
             refused = host.attempt(bound(name, "bench", "--irqchip", "kernel", "--ram", str(many.VMS[name])))
             check(refused.status == 125 and "torn" in refused.stderr, f"{name} is torn, but: {refused}")
             host.run(["nvhv", "discard", name, "--force"])
+            born[name] = life + 1
         many.start(host, life + 1, VMS)
         for name in sealed:
-            check_goes_on(many.said(host, name, life), many.said(host, name, life + 1))
+            many.check_all_lives(host, name, born[name], life + 1)
     for name in VMS:
         host.agent.ask("kill", name=name, number=9)
         host.expect_state(name, "sealed")

@@ -9,7 +9,7 @@ from rig.check import check
 from rig.paths import HERE
 from rig.vm import load
 from vmm import tiny
-from vmm.tiny import bound, check_goes_on
+from vmm.tiny import bound
 
 NEEDS = tiny.NEEDS
 LIMIT = 600
@@ -50,7 +50,7 @@ def run(t):
             host.run(["nvhv", "discard", name, "--force"])
         sixteen.start(host, life + 1, sealed)
         for name in sealed:
-            check_goes_on(sixteen.said(host, name, life), sixteen.said(host, name, life + 1))
+            sixteen.check_all_lives(host, name, 0, life + 1)
         if torn:
             break
         host.run("sleep 1")

@@ -35,6 +35,11 @@ def said(host, name, life):
     return tiny.Life(f"{name}.{life}", result)
 
 
+def check_all_lives(host, name, first, last):
+    """A VM has gone on from its FIRST life to its LAST."""
+    check_goes_on(*(said(host, name, life) for life in range(first, last + 1)))
+
+
 def run(t):
     host = t.boot()
     start(host, 0)
@@ -45,7 +50,7 @@ def run(t):
         host.expect_state(name, "sealed")
     start(host, 1)
     for name in VMS:
-        check_goes_on(said(host, name, 0), said(host, name, 1))
+        check_all_lives(host, name, 0, 1)
     for name in VMS:
         host.agent.ask("kill", name=name, number=9)
         host.expect_state(name, "sealed")

@@ -137,6 +137,9 @@ impl Keeper {
         // SAFETY: The thread runs our code and holds our module until its end.
         unsafe {
             c::nvhv_module_get(crate::THIS.as_ptr().cast());
+            // It sleeps but for moments. A real-time thread that sleeps can be woken without the lock of the CPU on
+            // which it ran last, others cannot.
+            c::sched_set_fifo_low(task);
             c::wake_up_process(task);
         }
         Ok(())
@@ -371,6 +374,7 @@ unsafe extern "C" fn keep(data: *mut c_void) -> i32 {
                     break;
                 }
                 Request::End(exit) => {
+                    take_turns();
                     let discard = with_mm(&mm, || end(&vm, exit));
                     vm.devices.end();
                     if let Some(image) = &vm.inner.lock().image {
@@ -395,9 +399,15 @@ unsafe extern "C" fn keep(data: *mut c_void) -> i32 {
     unsafe { c::__module_put_and_kthread_exit(crate::THIS.as_ptr().cast(), 0) }
 }
 
-/// This thread does not come before others any more.
+/// This thread does not come before other real-time threads any more.
 fn calm() {
     // SAFETY: The current task is a thread of ours.
+    unsafe { c::sched_set_fifo_low(c::nvhv_current()) };
+}
+
+/// What this thread does from now on may take long.
+fn take_turns() {
+    // SAFETY: As above.
     unsafe { c::sched_set_normal(c::nvhv_current(), 0) };
 }
 
@@ -422,6 +432,10 @@ fn seal(vm: &Vm, cause: Cause) -> Result {
             "{}: cannot be sealed ({e:?}): it runs on\n",
             vm.binding.name()
         );
+        if emergency::lost_cpu().is_some() {
+            // Threads that ran last on that CPU cannot be woken without a lock that it may hold.
+            return done;
+        }
         if let Some(image) = &vm.inner.lock().image {
             image.ram.open();
         }

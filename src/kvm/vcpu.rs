@@ -161,14 +161,21 @@ impl Vcpu {
         self.taken.load(Ordering::Acquire)
     }
 
-    /// Whether an emergency came upon the task that is inside KVM_RUN in the middle of what KVM does.
+    /// Whether an emergency keeps the task that is inside KVM_RUN from leaving it: it came upon it in the
+    /// middle of what KVM does, or has lost the CPU on which it ran last, and which it is woken by.
     pub(crate) fn is_torn(&self) -> bool {
         let runner = self.runner.lock();
+        if runner.0.is_null() {
+            return false;
+        }
+        // SAFETY: By the invariant of `Runner`.
+        let was_on = |cpu| unsafe { c::nvhv_was_on(runner.0, cpu) };
+        if emergency::lost_cpu().is_some_and(was_on) {
+            return true;
+        }
         // SAFETY: The file is a vCPU's.
         let is_whole = |file: FileRef| unsafe { c::nvhv_vcpu_is_whole(file.as_ptr()) };
-        let lost = !runner.0.is_null() && emergency::is_lost(runner.0);
-        // A CPU that is lost never switches from it.
-        lost && (emergency::lost_cpu().is_some() || !self.kvm.get().is_ok_and(is_whole))
+        emergency::is_lost(runner.0) && !self.kvm.get().is_ok_and(is_whole)
     }
 
     /// Whether KVM waits for the answer to an exit.
