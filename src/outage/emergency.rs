@@ -21,6 +21,7 @@
 
 use crate::{
     host::{self, Host},
+    kvm::alarm::Kind,
     life::Cause,
     sys::{aside, c, cpus},
 };
@@ -36,7 +37,8 @@ const OVER: u32 = 2;
 
 static STAGE: AtomicU32 = AtomicU32::new(NOT_YET);
 static CAUSE: AtomicU32 = AtomicU32::new(0);
-/// When it ends, in ns of [`cpus::fast_ns`].
+/// When it began and when it ends, in ns of [`cpus::fast_ns`].
+static BEGAN: AtomicU64 = AtomicU64::new(0);
 static DEADLINE: AtomicU64 = AtomicU64::new(0);
 /// The CPU that runs nobody any more, or -1.
 static LOST_CPU: AtomicI32 = AtomicI32::new(-1);
@@ -81,7 +83,9 @@ pub(super) unsafe fn run(cause: Cause, entered: *mut c::ftrace_regs) {
     }
     NOTICED_ON.store(here, Ordering::Release);
     let budget = u64::from(crate::emergency_ms()) * 1_000_000;
-    DEADLINE.store(cpus::fast_ns().saturating_add(budget), Ordering::Relaxed);
+    let now = cpus::fast_ns();
+    BEGAN.store(now, Ordering::Relaxed);
+    DEADLINE.store(now.saturating_add(budget), Ordering::Relaxed);
     CAUSE.store(cause.0, Ordering::Relaxed);
     // SAFETY: By this function's contract.
     let footing = unsafe { aside::look_down(entered) };
@@ -227,11 +231,12 @@ fn lead() {
 }
 
 fn tell_all(host: &Host) {
-    let cause = Cause(CAUSE.load(Ordering::Relaxed));
+    let kind = Kind::Emergency(Cause(CAUSE.load(Ordering::Relaxed)));
+    let began = BEGAN.load(Ordering::Relaxed);
     // The list is locked for moments; who holds it longer has been lost with its CPU.
     let told = host.try_each(remaining_ns, |vm| {
         PENDING.fetch_add(1, Ordering::AcqRel);
-        if !vm.keeper.alarm(cause) {
+        if !vm.keeper.alarm(kind, began, 0) {
             settled();
         }
     });
