@@ -55,7 +55,7 @@ pub const THAW: u32 = iow::<Select>(6);
 /// Fills a [`Devices`] for the VM that is here and whose image is in the slot that the caller put there.
 pub const DEVICES: u32 = iowr::<Devices>(7);
 
-/// Seals all VMs as when power fails ([`PowerFailing`]); for an administrator.
+/// Seals all VMs as when power fails ([`PowerFailing`]), or only tries what that costs; for an administrator.
 pub const POWER_FAILING: u32 = iowr::<PowerFailing>(8);
 
 /// Values of [`Info::pool_state`].
@@ -109,6 +109,12 @@ pub mod vm_flag {
     pub const PARTIAL: u32 = 1 << 3;
     /// The platform did not save the image: it is not resumed.
     pub const UNSAVED: u32 = 1 << 4;
+}
+
+/// Bits of [`PowerFailing::flags`].
+pub mod power_flag {
+    /// It is a drill: the VMs that it seals go on at its end.
+    pub const DRILL: u32 = 1 << 0;
 }
 
 /// Values of [`DeviceEntry::kind`], and what the entry's numbers are.
@@ -197,19 +203,19 @@ pub struct Select {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct PowerFailing {
-    /// In: the budget in ms, or 0 for that of the module.
+    /// In: the budget in ms, or 0 for that of the module. Out: what it was.
     pub budget_ms: u32,
     /// VMs that were to be sealed.
     pub asked: u32,
-    /// Those that were, when all were done or the budget was over.
+    /// Those that were, when all were done or, unless it is a drill, the budget was over.
     pub sealed: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// In: bits of [`power_flag`].
+    pub flags: u32,
     /// How long that took.
     pub elapsed_ns: u64,
 }
 
-/// How long the parts of a VM's last outage and resume took.
+/// How long the parts of a VM's last seal and of its resume took. Those of a seal are 0 if it failed.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Timings {
@@ -217,12 +223,19 @@ pub struct Timings {
     pub adopt_ns: u64,
     /// Pages that this copied; not a time.
     pub adopted_pages: u64,
+    /// From the trigger, or the request, until nothing of it moves: its vCPUs are out of KVM, its queues
+    /// stand still, its VMM's view of RAM is closed.
+    pub freeze_ns: u64,
     /// Getting its state from KVM.
     pub capture_ns: u64,
-    /// Writing its RAM back.
+    /// Writing its RAM back, and the files that it stores in.
     pub writeback_ns: u64,
     /// Making its record durable, and the commit word.
     pub commit_ns: u64,
+    /// From the trigger, or the request, until it was sealed: all of these.
+    pub seal_ns: u64,
+    /// If it was sealed because power fails, or in a drill: how long there was, in ms; not a time that it took.
+    pub budget_ms: u64,
     /// Giving its state to KVM.
     pub restore_ns: u64,
 }
@@ -312,8 +325,8 @@ const _: () = {
     assert!(size_of::<Bind>() == 72);
     assert!(size_of::<Select>() == 64);
     assert!(size_of::<PowerFailing>() == 24);
-    assert!(size_of::<Timings>() == 48);
-    assert!(size_of::<Vm>() == 368);
+    assert!(size_of::<Timings>() == 72);
+    assert!(size_of::<Vm>() == 392);
 };
 
 impl Info {
@@ -370,9 +383,12 @@ impl Vm {
         timings: Timings {
             adopt_ns: 0,
             adopted_pages: 0,
+            freeze_ns: 0,
             capture_ns: 0,
             writeback_ns: 0,
             commit_ns: 0,
+            seal_ns: 0,
+            budget_ms: 0,
             restore_ns: 0,
         },
     };

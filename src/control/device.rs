@@ -4,12 +4,12 @@
 
 use super::report;
 use crate::{
-    abi::{self, Bind, Info, Select},
+    abi::{self, power_flag, Bind, Info, Select},
     host::{self, Host},
     life::{self, Cause, Claim, Claimant, Found, Name, Policy},
     outage::power,
     pool::store::{header_of, is_aside, refused, Store},
-    sys::task,
+    sys::{cpus, task},
 };
 use kernel::{
     fs::File,
@@ -95,17 +95,21 @@ fn put<T: Plain>(arg: usize, value: &T) -> Result {
         .write_slice(bytes)
 }
 
-/// Seals all VMs as when power fails, whosever they are.
+/// Seals all VMs as when power fails, whosever they are; or only tries that.
 fn power_failing(host: &Host, arg: usize) -> Result {
     let mut asked = get::<abi::PowerFailing>(arg)?;
     if !task::capable_admin() {
         return Err(EPERM);
     }
-    let budget_ms = match asked.budget_ms {
-        0 => crate::holdup_ms(),
-        ms => ms,
+    if asked.budget_ms == 0 {
+        asked.budget_ms = crate::holdup_ms();
+    }
+    let began = cpus::fast_ns();
+    let outcome = match asked.flags {
+        0 => power::failing(host, "request", began, asked.budget_ms)?,
+        power_flag::DRILL => power::drill(host, began, asked.budget_ms)?,
+        _ => return Err(EINVAL),
     };
-    let outcome = power::failing(host, "request", budget_ms)?;
     asked.asked = outcome.asked;
     asked.sealed = outcome.sealed;
     asked.elapsed_ns = outcome.elapsed_ns;

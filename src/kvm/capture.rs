@@ -14,6 +14,7 @@ use super::{
     vm::{Image, Inner, Vm},
 };
 use crate::{
+    abi::Timings,
     format::{
         record::{kind, VM_WIDE},
         Cause, HeaderView, Media, RecordInfo, RecordWriter,
@@ -27,7 +28,7 @@ use crate::{
         lapic,
         plan::{self, How, Irqchip, Item, Shape},
     },
-    sys::{c, file::FileRef},
+    sys::{c, cpus, file::FileRef},
 };
 use core::sync::atomic::Ordering;
 use kernel::{
@@ -52,6 +53,41 @@ pub(super) fn record_len(vcpus: usize, xsave: usize) -> usize {
     DEVICES + (64 << 10) + vcpus * ((48 << 10) + xsave)
 }
 
+/// What a VM is sealed for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Occasion {
+    pub(super) cause: Cause,
+    /// When its trigger came, or somebody asked for it, in ns of [`cpus::fast_ns`].
+    pub(super) since_ns: u64,
+    /// If power fails: how long there is; else 0.
+    pub(super) budget_ms: u32,
+}
+
+impl Occasion {
+    /// Somebody asks now.
+    pub(super) fn now(cause: Cause) -> Self {
+        Self {
+            cause,
+            since_ns: cpus::fast_ns(),
+            budget_ms: 0,
+        }
+    }
+
+    fn elapsed_ns(&self) -> u64 {
+        cpus::fast_ns().saturating_sub(self.since_ns)
+    }
+}
+
+/// Of a seal that has failed, or of the one before it, no times are told.
+pub(super) fn forget_times(timings: &mut Timings) {
+    *timings = Timings {
+        adopt_ns: timings.adopt_ns,
+        adopted_pages: timings.adopted_pages,
+        restore_ns: timings.restore_ns,
+        ..Timings::default()
+    };
+}
+
 /// Whether a record of the VM's present state was committed.
 pub(super) fn is_sealed(vm: &Vm) -> bool {
     vm.inner
@@ -61,8 +97,9 @@ pub(super) fn is_sealed(vm: &Vm) -> bool {
         .is_some_and(|image| image.sealed)
 }
 
-/// Seals the frozen VM for `cause`. The VMM's address space is in use.
-pub(super) fn seal(vm: &Vm, cause: Cause) -> Result {
+/// Seals the VM, whose vCPUs are out of KVM. The VMM's address space is in use.
+pub(super) fn seal(vm: &Vm, occasion: &Occasion) -> Result {
+    let cause = occasion.cause;
     let Inner {
         image,
         scratch,
@@ -99,6 +136,7 @@ pub(super) fn seal(vm: &Vm, cause: Cause) -> Result {
     // Else a CPU with interrupts off would never answer the shootdown of its TLB. What threads of the VMM
     // write until they are stopped is what devices had been asked for, as with direct I/O in flight.
 
+    timings.freeze_ns = occasion.elapsed_ns();
     let start = Instant::<Monotonic>::now();
     let vcpus = sorted_vcpus(vm)?;
     let file = vm.kvm.get()?;
@@ -180,7 +218,9 @@ pub(super) fn seal(vm: &Vm, cause: Cause) -> Result {
     timings.capture_ns = since(start);
 
     // Slow, and may fail: before anything is written.
+    let storing = Instant::<Monotonic>::now();
     slots::sync_storage(vm, vmm_slots, ram)?;
+    let stored = since(storing);
     let committing = Instant::<Monotonic>::now();
     let about = RecordInfo {
         vm: *entry.vm(),
@@ -198,19 +238,23 @@ pub(super) fn seal(vm: &Vm, cause: Cause) -> Result {
     let writing_back = Instant::<Monotonic>::now();
     write_back(store)?;
     store.device.flush_region();
-    timings.writeback_ns = since(writing_back);
+    timings.writeback_ns = stored + since(writing_back);
 
     let committing = Instant::<Monotonic>::now();
     store.pool.commit_sealed(entry, token).map_err(failed)?;
     timings.commit_ns = written + since(committing);
+    timings.seal_ns = occasion.elapsed_ns();
+    timings.budget_ms = occasion.budget_ms.into();
     *sealed = true;
     pr_info!(
-        "{}: record of {} bytes, captured in {} us, written back in {} us, committed in {} us\n",
+        "{}: record of {} bytes, frozen in {} us, captured in {} us, written back in {} us, committed in {} us, {} us in all\n",
         vm.binding.name(),
         finished.bytes().len(),
+        timings.freeze_ns / 1000,
         timings.capture_ns / 1000,
         timings.writeback_ns / 1000,
-        timings.commit_ns / 1000
+        timings.commit_ns / 1000,
+        timings.seal_ns / 1000
     );
     Ok(())
 }

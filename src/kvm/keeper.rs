@@ -7,13 +7,15 @@
 //! borrows the address space (`kthread_use_mm`); the VM holds a use of it (`mmget`) until its end.
 
 use super::{
-    capture, exits,
+    alarm::{Alarms, Answer, Kind},
+    capture::{self, Occasion},
+    exits,
     vm::{Phase, Vm},
 };
 use crate::{
     life::{self, Cause, End, Exit, Verdict},
-    outage::emergency,
-    sys::c,
+    outage::{emergency, power},
+    sys::{c, cpus},
 };
 use core::{
     ffi::c_void,
@@ -37,12 +39,15 @@ const WATCH_MS: u32 = 1_000;
 /// What a keeper is asked to do.
 #[derive(Clone, Copy, Debug)]
 enum Request {
-    Seal(Cause),
+    Seal(Occasion),
     Thaw,
-    End(Exit),
+    /// How the VMM ended, and when that was seen, in ns of [`cpus::fast_ns`].
+    End(Exit, u64),
     Abandon,
-    /// The host is about to be lost. Nobody waits for the answer in the mailbox.
-    Alarm(Cause),
+    /// Nobody waits for the answer in the mailbox.
+    Alarm(Kind, Occasion),
+    /// The drill that has sealed the VM is over. Likewise.
+    DrillOver,
 }
 
 /// Threads that serve somebody.
@@ -51,22 +56,6 @@ static SERVING: AtomicU32 = AtomicU32::new(0);
 /// Whether any VM has a keeper.
 pub(crate) fn are_any() -> bool {
     SERVING.load(Ordering::Acquire) != 0
-}
-
-/// No alarm: a [`Cause`] that there is not.
-const NO_ALARM: u32 = 0;
-
-/// What a keeper has made of the last alarm of failing power.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Power {
-    /// It was not told of any, or has no VM any more.
-    Apart = 0,
-    /// It has yet to finish.
-    Asked = 1,
-    /// The VM is sealed.
-    Sealed = 2,
-    /// The VM cannot be sealed.
-    Failed = 3,
 }
 
 enum Mail {
@@ -85,10 +74,7 @@ pub(crate) struct Keeper {
     mail: Mutex<Mail>,
     #[pin]
     changed: CondVar,
-    /// The cause of an emergency that the thread has yet to hear of.
-    alarm: AtomicU32,
-    /// A [`Power`].
-    power: AtomicU32,
+    alarms: Alarms,
     /// The thread serves nobody any more.
     closed: AtomicBool,
     /// The thread, referenced; null if there was none yet.
@@ -107,8 +93,7 @@ impl Keeper {
         pin_init!(Self {
             mail <- new_mutex!(Mail::Closed, "nvhv_keeper_mail"),
             changed <- new_condvar!("nvhv_keeper_changed"),
-            alarm: AtomicU32::new(NO_ALARM),
-            power: AtomicU32::new(Power::Apart as u32),
+            alarms: Alarms::new(),
             closed: AtomicBool::new(false),
             task: AtomicPtr::new(ptr::null_mut()),
         })
@@ -147,7 +132,7 @@ impl Keeper {
 
     /// Freezes the VM, captures it and makes that durable. It stays frozen.
     pub(crate) fn seal(&self, cause: Cause) -> Result {
-        self.ask(Request::Seal(cause))
+        self.ask(Request::Seal(Occasion::now(cause)))
     }
 
     /// Lets a sealed VM go on.
@@ -158,7 +143,7 @@ impl Keeper {
     /// The VMM is at its end: seals or discards the VM. Returns when that is durable.
     pub(super) fn end(&self, exit: Exit) {
         // There is nobody to tell: the thread has logged what went wrong.
-        let _ = self.ask(Request::End(exit));
+        let _ = self.ask(Request::End(exit, cpus::fast_ns()));
     }
 
     /// Ends the thread of a VM that did not become live after all.
@@ -171,24 +156,20 @@ impl Keeper {
         self.changed.notify_all();
     }
 
-    /// Tells the thread of an emergency, and sees that it runs: it seals the VM whatever else it was
-    /// asked, and calls [`emergency::settled`]. Says whether there is a thread. Takes no lock that is
-    /// held for more than moments.
-    pub(crate) fn alarm(&self, cause: Cause) -> bool {
+    /// Tells the thread of an alarm whose trigger came at `since_ns`, and sees that it runs: it seals the VM
+    /// whatever else it was asked. After an emergency it calls [`emergency::settled`]. Says whether there is a
+    /// thread that will hear of it. Takes no lock that is held for more than moments.
+    pub(crate) fn alarm(&self, kind: Kind, since_ns: u64, budget_ms: u32) -> bool {
         let task = self.task.load(Ordering::Acquire);
         if task.is_null() {
             return false;
         }
-        if cause == Cause::POWER {
-            // An emergency that it has yet to hear of comes first, and is waited for.
-            let (none, order) = (NO_ALARM, Ordering::SeqCst);
-            let _ = self.alarm.compare_exchange(none, cause.0, order, order);
-        } else {
-            self.alarm.store(cause.0, Ordering::SeqCst);
+        if !self.alarms.post(kind, since_ns, budget_ms) {
+            return false;
         }
         if self.closed.load(Ordering::SeqCst) {
             // Whoever takes the alarm, this function or `close`, settles it.
-            return self.take_alarm().is_none();
+            return self.alarms.take().is_none();
         }
         // SAFETY: The reference is given back with the keeper, which the caller holds.
         unsafe { emergency::hasten(task) };
@@ -196,11 +177,13 @@ impl Keeper {
         true
     }
 
-    /// As [`Self::alarm`], of power that fails; [`Self::answered_power`] tells what comes of it.
-    pub(crate) fn alarm_of_power(&self) {
-        self.answer_power(Power::Asked);
-        if !self.alarm(Cause::POWER) {
-            self.answer_power(Power::Apart);
+    /// As [`Self::alarm`], of power that fails or of a drill; [`Self::answered`] tells what comes of it.
+    pub(crate) fn alarm_of_power(&self, kind: Kind, since_ns: u64, budget_ms: u32) {
+        self.alarms.answer(kind, Answer::Asked);
+        if self.alarm(kind, since_ns, budget_ms) {
+            self.nudge();
+        } else {
+            self.alarms.answer(kind, Answer::Apart);
         }
     }
 
@@ -211,24 +194,16 @@ impl Keeper {
         cpu.is_some_and(|cpu| !task.is_null() && unsafe { c::nvhv_was_on(task, cpu) })
     }
 
-    /// What came of the last alarm of power.
-    pub(crate) fn answered_power(&self) -> Power {
-        match self.power.load(Ordering::Acquire) {
-            0 => Power::Apart,
-            1 => Power::Asked,
-            2 => Power::Sealed,
-            _ => Power::Failed,
-        }
+    /// What came of the last alarm of power, or of the last drill.
+    pub(crate) fn answered(&self, kind: Kind) -> Answer {
+        self.alarms.answered(kind)
     }
 
-    fn answer_power(&self, what: Power) {
-        self.power.store(what as u32, Ordering::Release);
-    }
-
-    /// The alarm that there is, once.
-    fn take_alarm(&self) -> Option<Cause> {
-        let cause = self.alarm.swap(NO_ALARM, Ordering::SeqCst);
-        (cause != NO_ALARM).then_some(Cause(cause))
+    /// Makes the thread look at once. In process context, where nothing stands still that holds the mailbox.
+    pub(crate) fn nudge(&self) {
+        // With the mailbox locked it is not between its look and its sleep, where it would miss this.
+        let _mail = self.mail.lock();
+        self.changed.notify_all();
     }
 
     fn ask(&self, request: Request) -> Result {
@@ -255,16 +230,20 @@ impl Keeper {
         }
     }
 
-    /// The next request, or that the VMM is gone without one.
-    fn next(&self, vm: &Vm) -> Request {
+    /// The next request, or that the VMM is gone without one, or, of a VM that a drill has sealed, that the
+    /// drill is over.
+    fn next(&self, vm: &Vm, drilled: bool) -> Request {
         let mut mail = self.mail.lock();
         loop {
-            if let Some(cause) = self.take_alarm() {
-                return Request::Alarm(cause);
+            if let Some((kind, occasion)) = self.alarms.take() {
+                return Request::Alarm(kind, occasion);
             }
             if let Mail::Posted(request) = *mail {
                 *mail = Mail::Serving;
                 return request;
+            }
+            if drilled && !power::is_drill() {
+                return Request::DrillOver;
             }
             if !matches!(*mail, Mail::Empty) {
                 // Somebody has yet to fetch the last answer.
@@ -275,13 +254,13 @@ impl Keeper {
             }
             if vm.is_closed() {
                 *mail = Mail::Serving;
-                return Request::End(Exit::Closed);
+                return Request::End(Exit::Closed, cpus::fast_ns());
             }
             if !vm.owner.is_alive() {
                 // It had closed all its descriptors, or died in a way that closes none. How it
                 // ended is not known, so the image is kept.
                 *mail = Mail::Serving;
-                return Request::End(Exit::Signal(9));
+                return Request::End(Exit::Signal(9), cpus::fast_ns());
             }
             // A kernel thread gets no signals; woken or timed out, the conditions are looked at anew.
             let _ = self
@@ -302,11 +281,11 @@ impl Keeper {
         if !self.closed.swap(true, Ordering::SeqCst) {
             SERVING.fetch_sub(1, Ordering::AcqRel);
         }
-        match self.take_alarm() {
+        match self.alarms.take() {
             None => {}
-            Some(Cause::POWER) => self.answer_power(Power::Apart),
             // It has just done what it was told to.
-            Some(_) => emergency::settled(),
+            Some((Kind::Emergency(_), _)) => emergency::settled(),
+            Some((kind, _)) => self.alarms.answer(kind, Answer::Apart),
         }
     }
 }
@@ -342,29 +321,56 @@ unsafe extern "C" fn keep(data: *mut c_void) -> i32 {
         // SAFETY: `data` was made for this thread by `Keeper::start`.
         let thread = unsafe { KBox::from_raw(data.cast::<Thread>()) };
         let Thread { vm, mm } = KBox::into_inner(thread);
+        // A drill has sealed it and nobody has asked for anything since.
+        let mut drilled = false;
         loop {
-            match vm.keeper.next(&vm) {
-                Request::Seal(cause) => {
-                    let done = with_mm(&mm, || seal(&vm, cause));
+            let request = vm.keeper.next(&vm, drilled);
+            let of_drill = matches!(request, Request::Alarm(Kind::Drill, _) | Request::DrillOver);
+            let was_drilled = drilled && !of_drill;
+            if was_drilled {
+                // From here on others say whether it stands still: who asks that a VM be sealed finds it sealed.
+                drilled = false;
+                vm.keeper.alarms.answer(Kind::Drill, Answer::Apart);
+            }
+            match request {
+                Request::Seal(occasion) => {
+                    let done = with_mm(&mm, || seal(&vm, &occasion));
                     vm.keeper.answer(done);
                 }
-                Request::Alarm(Cause::POWER) => {
-                    let done = with_mm(&mm, || seal(&vm, Cause::POWER));
+                Request::Alarm(Kind::Power, occasion) => {
+                    let done = with_mm(&mm, || seal(&vm, &occasion));
                     if done.is_err() {
                         calm();
                     }
-                    vm.keeper.answer_power(match done {
-                        Ok(()) => Power::Sealed,
-                        Err(e) if e == ESRCH => Power::Apart,
-                        Err(_) => Power::Failed,
-                    });
+                    vm.keeper.alarms.answer(Kind::Power, answer_of(done));
+                    // A drill that it was to hear of has given way.
+                    vm.keeper.alarms.answer(Kind::Drill, Answer::Apart);
                 }
-                Request::Alarm(cause) => {
+                Request::Alarm(Kind::Drill, occasion) => {
+                    // One that comes too late measures nothing, and one that is sealed already stays so.
+                    if power::is_drill() && !capture::is_sealed(&vm) {
+                        let done = with_mm(&mm, || seal(&vm, &occasion));
+                        drilled = done.is_ok();
+                        vm.keeper.alarms.answer(Kind::Drill, answer_of(done));
+                    } else {
+                        vm.keeper.alarms.answer(Kind::Drill, Answer::Apart);
+                    }
+                    if !drilled {
+                        calm();
+                    }
+                }
+                Request::DrillOver => {
+                    drilled = false;
+                    // What goes wrong is in the log: then it stands still until it is thawed.
+                    let _ = thaw(&vm);
+                    vm.keeper.alarms.answer(Kind::Drill, Answer::Apart);
+                }
+                Request::Alarm(Kind::Emergency(_), occasion) => {
                     // Who runs out of memory and panics keeps others from making room.
                     // SAFETY: For the rest of this thread's life, which is the host's.
                     unsafe { c::nvhv_memalloc() };
                     // What goes wrong is in the log.
-                    let done = with_mm(&mm, || seal(&vm, cause));
+                    let done = with_mm(&mm, || seal(&vm, &occasion));
                     emergency::finished(done.is_ok());
                 }
                 Request::Thaw => vm.keeper.answer(thaw(&vm)),
@@ -373,9 +379,9 @@ unsafe extern "C" fn keep(data: *mut c_void) -> i32 {
                     vm.keeper.close();
                     break;
                 }
-                Request::End(exit) => {
+                Request::End(exit, since_ns) => {
                     take_turns();
-                    let discard = with_mm(&mm, || end(&vm, exit));
+                    let discard = with_mm(&mm, || end(&vm, exit, since_ns, was_drilled));
                     vm.devices.end();
                     if let Some(image) = &vm.inner.lock().image {
                         image.ram.revoke();
@@ -411,12 +417,21 @@ fn take_turns() {
     unsafe { c::sched_set_normal(c::nvhv_current(), 0) };
 }
 
+/// What is said of a seal.
+fn answer_of(done: Result) -> Answer {
+    match done {
+        Ok(()) => Answer::Sealed,
+        Err(e) if e == ESRCH => Answer::Apart,
+        Err(_) => Answer::Failed,
+    }
+}
+
 /// How long a freeze may take.
 fn freeze_ms() -> u32 {
     emergency::remaining_ms().unwrap_or(FREEZE_MS)
 }
 
-fn seal(vm: &Vm, cause: Cause) -> Result {
+fn seal(vm: &Vm, occasion: &Occasion) -> Result {
     if vm.phase() != Phase::Live {
         // It is being adopted, by a thread that may wait for us.
         return Err(ESRCH);
@@ -426,7 +441,7 @@ fn seal(vm: &Vm, cause: Cause) -> Result {
     }
     let done = vm
         .freeze(freeze_ms())
-        .and_then(|()| capture::seal(vm, cause));
+        .and_then(|()| capture::seal(vm, occasion));
     if let Err(e) = done {
         pr_err!(
             "{}: cannot be sealed ({e:?}): it runs on\n",
@@ -436,8 +451,12 @@ fn seal(vm: &Vm, cause: Cause) -> Result {
             // Threads that ran last on that CPU cannot be woken without a lock that it may hold.
             return done;
         }
-        if let Some(image) = &vm.inner.lock().image {
-            image.ram.open();
+        {
+            let inner = &mut *vm.inner.lock();
+            capture::forget_times(&mut inner.timings);
+            if let Some(image) = &inner.image {
+                image.ram.open();
+            }
         }
         vm.devices.thaw();
         vm.gate.open();
@@ -468,15 +487,16 @@ fn thaw(vm: &Vm) -> Result {
     Ok(())
 }
 
-/// Seals or gives up the VM; says whether its memory is to be discarded.
-fn end(vm: &Vm, exit: Exit) -> bool {
+/// Seals or gives up the VM, whose VMM was seen to end at `since_ns`; says whether its memory is to be discarded.
+/// `drilled`: that it is sealed is a drill's doing only.
+fn end(vm: &Vm, exit: Exit, since_ns: u64, drilled: bool) -> bool {
     let sealed = capture::is_sealed(vm);
     let verdict = life::end_of_life(&End {
         guest: exits::guest_end(vm),
         exit,
         was_signalled: vm.signals.signalled(),
         // Whoever had it sealed wants it.
-        host_going_down: sealed || vm.host.going_down.load(Ordering::Relaxed),
+        host_going_down: sealed && !drilled || vm.host.going_down.load(Ordering::Relaxed),
     });
     let name = vm.binding.name();
     let frozen = if sealed {
@@ -487,7 +507,11 @@ fn end(vm: &Vm, exit: Exit) -> bool {
     vm.set_phase(Phase::Ended);
     match verdict {
         Verdict::Keep(_) => {
-            match frozen.and_then(|()| capture::seal(vm, Cause::VMM_DIED)) {
+            let occasion = Occasion {
+                since_ns,
+                ..Occasion::now(Cause::VMM_DIED)
+            };
+            match frozen.and_then(|()| capture::seal(vm, &occasion)) {
                 Ok(()) => pr_info!("{name}: sealed; {verdict}\n"),
                 Err(e) => pr_err!(
                     "{name}: cannot be sealed ({e:?}): its image is torn and will not be resumed\n"

@@ -22,6 +22,7 @@
 //! `Vm::inner` and above nothing of ours.
 
 pub(crate) mod adopt;
+pub(crate) mod alarm;
 pub(crate) mod cached;
 pub(crate) mod capture;
 pub(crate) mod device;

@@ -23,7 +23,10 @@
 
 use crate::{
     host::{self, Host},
-    kvm::keeper,
+    kvm::{
+        alarm::Kind,
+        keeper,
+    },
     life::Cause,
     sys::{aside, c, cpus},
 };
@@ -39,7 +42,9 @@ const OVER: u32 = 2;
 
 static STAGE: AtomicU32 = AtomicU32::new(NOT_YET);
 static CAUSE: AtomicU32 = AtomicU32::new(0);
-/// When it ends, in ns of [`cpus::fast_ns`]; for a moment after it has begun that is not known yet.
+/// When it began, in ns of [`cpus::fast_ns`].
+static BEGAN: AtomicU64 = AtomicU64::new(0);
+/// When it ends, likewise; for a moment after it has begun that is not known yet.
 static DEADLINE: AtomicU64 = AtomicU64::new(u64::MAX);
 /// The CPU that runs nobody any more, or -1.
 static LOST_CPU: AtomicI32 = AtomicI32::new(-1);
@@ -90,7 +95,9 @@ pub(super) unsafe fn run(cause: Cause, entered: *mut c::ftrace_regs) {
     }
     NOTICED_ON.store(here, Ordering::Release);
     let budget = u64::from(crate::emergency_ms()) * 1_000_000;
-    DEADLINE.store(cpus::fast_ns().saturating_add(budget), Ordering::Relaxed);
+    let now = cpus::fast_ns();
+    BEGAN.store(now, Ordering::Relaxed);
+    DEADLINE.store(now.saturating_add(budget), Ordering::Relaxed);
     CAUSE.store(cause.0, Ordering::Relaxed);
     // SAFETY: By this function's contract.
     let footing = unsafe { aside::look_down(entered) };
@@ -269,7 +276,8 @@ fn lead() {
 }
 
 fn tell_all(host: &Host) {
-    let cause = Cause(CAUSE.load(Ordering::Relaxed));
+    let kind = Kind::Emergency(Cause(CAUSE.load(Ordering::Relaxed)));
+    let began = BEGAN.load(Ordering::Relaxed);
     // Those that ran last on a CPU that is lost may not be told without its locks, which may cost the rest.
     for was_on_lost in [false, true] {
         // The list is locked for moments; who holds it longer has been lost with its CPU.
@@ -278,7 +286,7 @@ fn tell_all(host: &Host) {
                 return;
             }
             PENDING.fetch_add(1, Ordering::AcqRel);
-            if !vm.keeper.alarm(cause) {
+            if !vm.keeper.alarm(kind, began, 0) {
                 settled();
             }
         });

@@ -6,16 +6,18 @@
 #include <linux/module.h>
 #include <linux/slab.h>
 #include <linux/sysfs.h>
+#include <linux/timekeeping.h>
 #include <linux/workqueue.h>
 #include <asm/nmi.h>
 
 #include "power.h"
 
-static void (*power_failing)(const char *why);
+static void (*power_failing)(const char *why, u64 since);
 static const char *reason;
+static u64 told_ns;
 static bool with_nmi, with_button;
 
-static void work_to_do(struct work_struct *unused) { power_failing(READ_ONCE(reason)); }
+static void work_to_do(struct work_struct *unused) { power_failing(READ_ONCE(reason), READ_ONCE(told_ns)); }
 static DECLARE_WORK(work, work_to_do);
 
 static void out_of_nmi(struct irq_work *unused) { queue_work(system_highpri_wq, &work); }
@@ -25,6 +27,7 @@ static DEFINE_IRQ_WORK(soon, out_of_nmi);
 static void tell(const char *why)
 {
 	WRITE_ONCE(reason, why);
+	WRITE_ONCE(told_ns, ktime_get_mono_fast_ns());
 	irq_work_queue(&soon);
 }
 
@@ -112,13 +115,13 @@ static ssize_t written(const struct module_attribute *attribute, struct module_k
 		return ret;
 	if (!yes)
 		return -EINVAL;
-	power_failing("sysfs");
+	power_failing("sysfs", ktime_get_mono_fast_ns());
 	return size;
 }
 
 static struct module_attribute file = __ATTR(power_failing, 0200, NULL, written);
 
-int nvhv_power_start(struct module *module, void (*failing)(const char *why), bool nmi, bool button)
+int nvhv_power_start(struct module *module, void (*failing)(const char *why, u64 since), bool nmi, bool button)
 {
 	int ret;
 

@@ -11,10 +11,10 @@ use kernel::prelude::*;
 pub(crate) struct Triggers(());
 
 impl Triggers {
-    /// Has `failing` called, in process context, with a word for what has told; `nmi` and `button` say which of the
-    /// triggers that have other uses listen.
+    /// Has `failing` called, in process context, with a word for what has told, and when it has, in ns of
+    /// [`super::cpus::fast_ns`]; `nmi` and `button` say which of the triggers that have other uses listen.
     pub(crate) fn start(
-        failing: unsafe extern "C" fn(*const c_char),
+        failing: unsafe extern "C" fn(*const c_char, u64),
         nmi: bool,
         button: bool,
     ) -> Result<Self> {

@@ -3,7 +3,9 @@
 //! The structures of `/dev/nvhv`, as `docs/abi.md` has them.
 
 use core::mem::{offset_of, size_of};
-use nvhv_pure::abi::{self, Bind, DeviceEntry, Devices, Info, Select, TextWriter, Timings, Vm};
+use nvhv_pure::abi::{
+    self, Bind, DeviceEntry, Devices, Info, PowerFailing, Select, TextWriter, Timings, Vm,
+};
 use std::fmt::Write;
 
 #[test]
@@ -20,7 +22,15 @@ fn offsets() {
     assert_eq!(offset_of!(Vm, cause), 152);
     assert_eq!(offset_of!(Vm, text), 160);
     assert_eq!(offset_of!(Vm, timings), 320);
-    assert_eq!(offset_of!(Timings, restore_ns), 40);
+    assert_eq!(offset_of!(Timings, freeze_ns), 16);
+    assert_eq!(offset_of!(Timings, commit_ns), 40);
+    assert_eq!(offset_of!(Timings, seal_ns), 48);
+    assert_eq!(offset_of!(Timings, budget_ms), 56);
+    assert_eq!(offset_of!(Timings, restore_ns), 64);
+    assert_eq!(size_of::<Vm>(), 392);
+    assert_eq!(offset_of!(PowerFailing, sealed), 8);
+    assert_eq!(offset_of!(PowerFailing, flags), 12);
+    assert_eq!(offset_of!(PowerFailing, elapsed_ns), 16);
     assert_eq!(offset_of!(Devices, entries), 8);
     assert_eq!(offset_of!(Devices, cached), 20);
     assert_eq!(offset_of!(DeviceEntry, place), 8);
@@ -39,6 +49,7 @@ fn numbers() {
     assert_eq!(abi::SEAL, number(1, size_of::<Select>(), 5));
     assert_eq!(abi::DEVICES, number(3, size_of::<Devices>(), 7));
     assert_eq!(abi::THAW, number(1, size_of::<Select>(), 6));
+    assert_eq!(abi::POWER_FAILING, number(3, size_of::<PowerFailing>(), 8));
 }
 
 #[test]

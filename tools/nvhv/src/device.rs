@@ -125,13 +125,14 @@ impl Device {
         unsafe { ioctl::seal(self.file.as_raw_fd(), select) }.map(drop)
     }
 
-    /// Seals all VMs as when power fails; a budget of 0 is the module's own.
-    pub fn power_failing(&self, budget_ms: u32) -> Result<abi::PowerFailing, Errno> {
+    /// Seals all VMs as when power fails; a budget of 0 is the module's own. `flags` are of
+    /// [`abi::power_flag`].
+    pub fn power_failing(&self, budget_ms: u32, flags: u32) -> Result<abi::PowerFailing, Errno> {
         let mut argument = abi::PowerFailing {
             budget_ms,
             asked: 0,
             sealed: 0,
-            reserved: 0,
+            flags,
             elapsed_ns: 0,
         };
         // SAFETY: the argument is what the ioctl's number says it is.

@@ -10,6 +10,7 @@ mod cli;
 mod dax;
 mod device;
 mod devices;
+mod drill;
 mod failure;
 mod format;
 mod list;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Verb::Discard(args) => select::discard(&args),
         Verb::Seal(args) => select::seal(&args),
         Verb::Thaw(args) => select::thaw(&args),
+        Verb::Drill(args) => drill::drill(&args),
         Verb::Check(args) => check::check(&args),
     };
     match done {

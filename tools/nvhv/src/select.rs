@@ -37,7 +37,7 @@ pub fn seal(args: &Seal) -> Result<(), Failure> {
 /// Freezes and seals all VMs before all else.
 fn seal_now(budget_ms: u32) -> Result<(), Failure> {
     let done = Device::open()?
-        .power_failing(budget_ms)
+        .power_failing(budget_ms, 0)
         .map_err(|error| match error {
             Errno::EPERM => {
                 Failure::Refused("only an administrator may say that power fails".into())
@@ -46,9 +46,9 @@ fn seal_now(budget_ms: u32) -> Result<(), Failure> {
             other => refused("all VMs", other),
         })?;
     let ms = done.elapsed_ns as f64 / 1e6;
-    let late = budget_ms != 0 && ms > f64::from(budget_ms);
+    let late = ms > f64::from(done.budget_ms);
     let budget = if late {
-        format!(", of {budget_ms} ms that there are")
+        format!(", of {} ms that there are", done.budget_ms)
     } else {
         String::new()
     };

@@ -64,17 +64,21 @@ pub fn show(args: &Show) -> Result<(), Failure> {
     line("resumes", vm.resumes.to_string());
     let times = [
         ("adopt", t.adopt_ns),
+        ("freeze", t.freeze_ns),
         ("capture", t.capture_ns),
         ("write back", t.writeback_ns),
         ("commit", t.commit_ns),
+        ("seal", t.seal_ns),
         ("restore", t.restore_ns),
     ];
     for (what, ns) in times.into_iter().filter(|(_, ns)| *ns > 0) {
-        let pages = match what {
-            "adopt" => format!(" ({} pages copied)", t.adopted_pages),
+        let more = match (what, t.budget_ms) {
+            ("adopt", _) => format!(" ({} pages copied)", t.adopted_pages),
+            ("seal", Some(budget)) => format!(" of {budget} ms after power was said to fail"),
+            ("seal", None) => " in all".into(),
             _ => String::new(),
         };
-        line(what, format!("{}{pages}", text::duration(ns)));
+        line(what, format!("{}{more}", text::duration(ns)));
     }
     for (number, device) in devices.iter().flatten().enumerate() {
         line(if number == 0 { "devices" } else { "" }, device.line());

@@ -53,9 +53,13 @@ pub struct Refusal {
 pub struct Timings {
     pub adopt_ns: u64,
     pub adopted_pages: u64,
+    pub freeze_ns: u64,
     pub capture_ns: u64,
     pub writeback_ns: u64,
     pub commit_ns: u64,
+    pub seal_ns: u64,
+    /// Nothing unless power was said to fail.
+    pub budget_ms: Option<u64>,
     pub restore_ns: u64,
 }
 
@@ -99,9 +103,12 @@ impl From<&abi::Vm> for Vm {
             timings: Timings {
                 adopt_ns: vm.timings.adopt_ns,
                 adopted_pages: vm.timings.adopted_pages,
+                freeze_ns: vm.timings.freeze_ns,
                 capture_ns: vm.timings.capture_ns,
                 writeback_ns: vm.timings.writeback_ns,
                 commit_ns: vm.timings.commit_ns,
+                seal_ns: vm.timings.seal_ns,
+                budget_ms: (vm.timings.budget_ms != 0).then_some(vm.timings.budget_ms),
                 restore_ns: vm.timings.restore_ns,
             },
         }

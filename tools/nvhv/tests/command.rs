@@ -110,6 +110,7 @@ fn without_the_module() {
         &["show", "a"],
         &["discard", "a", "--force"],
         &["seal", "--all"],
+        &["drill", "--force"],
     ] {
         ends_with(3, args);
     }
