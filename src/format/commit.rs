@@ -9,7 +9,7 @@
 //! the new word names what is new, and that is whole.
 //!
 //! ```text
-//!            create           commit_live          write_record, commit_sealed
+//!            create           commit_live           make_record, commit_sealed
 //!   EMPTY ----------> CREATING ---------> LIVE -----------------------------> SEALED
 //!     ^                  |                 | ^                                  |
 //!     |                  |  begin_discard  | '----------- commit_live ----------'
@@ -24,14 +24,16 @@
 use super::{
     alloc::Allocator,
     geometry::Pool,
+    header::Area,
     header_builder::HeaderBuilder,
     load::{Entry, EntryState},
     media::Media,
-    record_writer::FinishedRecord,
+    record::RecordInfo,
+    record_writer::RecordWriter,
     word::{copy_of, Marks, Word},
     HeaderView, Refusal, State, GRANULE, HEADER_LEN,
 };
-use core::ops::DerefMut;
+use core::{marker::PhantomData, ops::DerefMut};
 
 /// Proof that a record is durable in its area.
 #[derive(Debug)]
@@ -39,9 +41,44 @@ use core::ops::DerefMut;
 pub struct RecordToken {
     slot: u32,
     area: u8,
+    len: u32,
     crc: u32,
     header_seq: u64,
     record_seq: u64,
+}
+
+impl RecordToken {
+    /// Bytes of the record.
+    pub fn bytes(&self) -> u32 {
+        self.len
+    }
+}
+
+/// Where the next record of an entry is made.
+///
+/// # Invariants
+///
+/// It is a record area of the VM whose handle is borrowed, which alone changes what is there, and holds no
+/// committed record.
+pub struct RecordRoom<'a> {
+    area: Area,
+    _entry: PhantomData<&'a mut Entry>,
+}
+
+impl<'a> RecordRoom<'a> {
+    /// In the area that `entry` does not name.
+    fn of(entry: &'a mut Entry) -> Self {
+        // INVARIANT: `next_area` is never where the last record is.
+        RecordRoom {
+            area: entry.next_area(),
+            _entry: PhantomData,
+        }
+    }
+
+    /// Where it is on the device.
+    pub fn area(&self) -> Area {
+        self.area
+    }
 }
 
 impl<M: Media> Pool<M> {
@@ -117,33 +154,42 @@ impl<M: Media> Pool<M> {
         )
     }
 
-    /// Writes a record into the area that holds no committed one, and makes it durable.
+    /// Makes a record in the area that holds no committed one, and makes it durable. `fill` adds its
+    /// items there, so a record takes no other memory and is copied nowhere.
     ///
-    /// Crash: nothing that is committed was touched.
-    pub fn write_record(
+    /// Crash: nothing that is committed was touched. That holds as well if `fill` fails.
+    pub fn make_record<E: From<Refusal>>(
         &self,
-        entry: &Entry,
-        record: &FinishedRecord<'_>,
-    ) -> Result<RecordToken, Refusal> {
+        entry: &mut Entry,
+        about: &RecordInfo,
+        fill: impl FnOnce(&mut RecordWriter<'_>) -> Result<(), E>,
+    ) -> Result<RecordToken, E> {
         self.expect(entry, &[State::Live, State::Sealed])?;
-        let info = record.info();
-        if info.vm != entry.vm || info.header_seq != entry.seq {
-            return Err(Refusal::RecordStale);
+        if about.vm != entry.vm || about.header_seq != entry.seq {
+            return Err(Refusal::RecordStale.into());
         }
         let area = entry.next_area();
-        let len = record.bytes().len() as u64;
-        if len > area.len {
-            return Err(Refusal::RecordTooBig { room: area.len });
-        }
-        self.media.write(area.start, record.bytes())?;
-        self.media.flush(area.start, len)?;
+        let room = RecordRoom::of(entry);
+        let crc = self.media.crc();
+        let made = self.media.in_place(room, |bytes| {
+            let mut writer = RecordWriter::new(bytes)?;
+            fill(&mut writer)?;
+            let record = writer.finish(about, crc);
+            // CAST: a record's length is a `u32`.
+            Ok::<_, E>((record.bytes().len() as u32, record.crc()))
+        });
+        let (len, crc) = made.map_err(Refusal::from)??;
+        self.media
+            .flush(area.start, len.into())
+            .map_err(Refusal::from)?;
         self.media.fence();
         Ok(RecordToken {
             slot: entry.slot,
             area: 1 - (entry.area & 1),
-            crc: record.crc(),
+            len,
+            crc,
             header_seq: entry.seq,
-            record_seq: info.record_seq,
+            record_seq: about.record_seq,
         })
     }
 

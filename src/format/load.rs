@@ -8,7 +8,7 @@ use super::{
     geometry::Pool,
     header::Area,
     media::Media,
-    record::{self, Head},
+    record::{self, Head, OwnedRecord},
     word::{Marks, Word},
     HeaderView, Part, Record, Refusal, State, HEADER_LEN,
 };
@@ -278,6 +278,24 @@ impl<M: Media> Pool<M> {
             return Err(Refusal::RecordStale);
         }
         Ok(record)
+    }
+
+    /// As [`read_record`](Self::read_record), into a buffer that the record keeps.
+    pub fn take_record<B>(
+        &self,
+        entry: &Entry,
+        sealed: &SealedRecord,
+        mut buf: B,
+    ) -> Result<OwnedRecord<B>, Refusal>
+    where
+        B: DerefMut<Target = [u8]>,
+    {
+        let (len, need) = (buf.len(), sealed.len());
+        if len != need {
+            return Err(Refusal::Buffer { len, need });
+        }
+        self.read_record(entry, sealed, &mut buf)?;
+        Ok(OwnedRecord::of_checked(buf))
     }
 
     /// Reads one copy of the header of `slot`.

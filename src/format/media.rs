@@ -2,7 +2,10 @@
 
 //! What the format needs of a device of persistent memory.
 
-use super::crc::{crc32c, Crc};
+use super::{
+    commit::RecordRoom,
+    crc::{crc32c, Crc},
+};
 use core::fmt;
 
 /// The device could not read or write at this offset: out of range, or poisoned memory.
@@ -40,6 +43,10 @@ pub trait Media {
 
     /// Stores `bytes` at `at`, in any order.
     fn write(&self, at: u64, bytes: &[u8]) -> Result<(), Fault>;
+
+    /// Lets `f` store to a record area in place, in any order.
+    fn in_place<T>(&self, room: RecordRoom<'_>, f: impl FnOnce(&mut [u8]) -> T)
+        -> Result<T, Fault>;
 
     /// Stores one aligned little-endian word, whole or not at all.
     fn write_word(&self, at: u64, word: u64) -> Result<(), Fault>;
@@ -85,6 +92,14 @@ impl<M: Media + ?Sized> Media for &M {
 
     fn write(&self, at: u64, bytes: &[u8]) -> Result<(), Fault> {
         (**self).write(at, bytes)
+    }
+
+    fn in_place<T>(
+        &self,
+        room: RecordRoom<'_>,
+        f: impl FnOnce(&mut [u8]) -> T,
+    ) -> Result<T, Fault> {
+        (**self).in_place(room, f)
     }
 
     fn write_word(&self, at: u64, word: u64) -> Result<(), Fault> {

@@ -25,7 +25,7 @@ mod refusal;
 mod word;
 
 pub use alloc::{Allocator, Extent};
-pub use commit::RecordToken;
+pub use commit::{RecordRoom, RecordToken};
 pub use crc::Crc;
 pub use geometry::{Geometry, Pool};
 pub use header::{Area, Block, BlockFlags, HeaderView};
@@ -33,7 +33,7 @@ pub use header_builder::{HeaderBuilder, Identity};
 pub use load::{Entry, EntryState, SealedRecord};
 pub use media::{Fault, Media};
 pub use place::{place_areas, place_block};
-pub use record::{Cause, Item, Record, RecordInfo};
+pub use record::{Cause, Item, OwnedRecord, Record, RecordInfo, VcpuItems};
 pub use record_writer::{FinishedRecord, RecordWriter};
 pub use refusal::{Part, Refusal};
 pub use word::State;

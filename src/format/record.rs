@@ -8,6 +8,7 @@ use super::{
     Part, Refusal, VERSION,
 };
 pub use crate::life::Cause;
+use core::ops::Deref;
 
 /// First bytes of a record.
 pub(super) const MAGIC: [u8; 8] = *b"NVHVRECD";
@@ -205,13 +206,66 @@ impl<'a> Record<'a> {
         self.items().find(|i| i.kind == kind && i.vcpu == vcpu)
     }
 
+    /// The items of one vCPU.
+    pub fn vcpu(&self, vcpu: u32) -> VcpuItems<'a> {
+        let mut items = self.items();
+        let mut from = items.clone();
+        while items.next().is_some_and(|item| item.vcpu != vcpu) {
+            from = items.clone();
+        }
+        VcpuItems { from, vcpu }
+    }
+
     pub(super) fn crc(&self) -> u32 {
         get_u32(self.bytes, at::CRC)
     }
 }
 
+/// The items of one vCPU of a record.
+#[derive(Clone, Debug)]
+pub struct VcpuItems<'a> {
+    /// From its first one on.
+    from: Items<'a>,
+    vcpu: u32,
+}
+
+impl<'a> VcpuItems<'a> {
+    /// The first item of `kind`.
+    pub fn find(&self, kind: u32) -> Option<Item<'a>> {
+        // Those of one vCPU come before those of all higher ones, the VM's anywhere.
+        let mut own = self
+            .from
+            .clone()
+            .take_while(|item| item.vcpu == self.vcpu || item.vcpu == VM_WIDE);
+        own.find(|item| item.kind == kind && item.vcpu == self.vcpu)
+    }
+}
+
+/// A record in a buffer of its own, checked once.
+///
+/// # Invariants
+///
+/// `bytes` meets what [`Record`] demands.
+pub struct OwnedRecord<B> {
+    bytes: B,
+}
+
+impl<B: Deref<Target = [u8]>> OwnedRecord<B> {
+    /// Of `bytes`, which `Record::parse` has accepted.
+    pub(super) fn of_checked(bytes: B) -> Self {
+        // INVARIANT: as the caller says.
+        OwnedRecord { bytes }
+    }
+
+    /// The record.
+    pub fn view(&self) -> Record<'_> {
+        // INVARIANT: by this type's.
+        Record { bytes: &self.bytes }
+    }
+}
+
 /// What the head of a record says.
-pub(super) fn info(bytes: &[u8]) -> RecordInfo {
+fn info(bytes: &[u8]) -> RecordInfo {
     RecordInfo {
         vm: get(bytes, at::VM),
         header_seq: get_u64(bytes, at::HEADER_SEQ),

@@ -6,7 +6,7 @@
 use super::{
     bytes::put,
     crc::Crc,
-    record::{at, info, padding, Order, HEAD_LEN, ITEM_LEN, MAGIC, SUMMED_FROM},
+    record::{at, padding, Order, HEAD_LEN, ITEM_LEN, MAGIC, SUMMED_FROM},
     RecordInfo, Refusal, VERSION,
 };
 
@@ -142,11 +142,6 @@ impl<'a> FinishedRecord<'a> {
     /// Its bytes.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
-    }
-
-    /// What it says about itself.
-    pub fn info(&self) -> RecordInfo {
-        info(self.bytes)
     }
 
     pub(super) fn crc(&self) -> u32 {

@@ -23,8 +23,7 @@ use crate::{
     format::{
         place_areas, place_block,
         record::{kind, VM_WIDE},
-        BlockFlags, EntryState, HeaderBuilder, Identity, Media, Record, Refusal, BLOCKS_MAX,
-        HEADER_LEN,
+        BlockFlags, EntryState, HeaderBuilder, Identity, Record, Refusal, BLOCKS_MAX, HEADER_LEN,
     },
     life::{self, Claim, Claimant, Denied, Found},
     pool::store::{buffer, copied, header_of, is_unsaved, Store, Taken},
@@ -397,9 +396,8 @@ fn start_new(vm: &Vm, this: Arc<Vm>, inner: &mut Inner, store: &Arc<Store>) -> O
     let mut header = HeaderBuilder::new(buffer(HEADER_LEN)?, &identity)?;
     header.set_vcpus(vcpus as u32);
     let ram = Ram::new(&store.device)?;
-    let record = buffer(record_len)?;
-    let mut work = buffer(capture::WORK)?;
-    let msrs = Msrs::of(vm, &scratch, &mut work)?;
+    let work = buffer(capture::WORK)?;
+    let msrs = Msrs::of(vm, &scratch, &[])?;
     // Last, so that nothing but a failed copy has to be undone in the pool.
     let entry = store.create(&mut header, |header, memory| {
         place_areas(header, memory, record_len as u64)?;
@@ -413,7 +411,6 @@ fn start_new(vm: &Vm, this: Arc<Vm>, inner: &mut Inner, store: &Arc<Store>) -> O
         entry: Some(entry),
         header,
         ram,
-        record,
         work,
         msrs,
         sealed: false,
@@ -463,6 +460,7 @@ fn fill_and_run(
         ram_bytes >> 20,
         inner.timings.adopt_ns / 1000
     );
+    vm.devices.tell_of_disks();
     Ok(())
 }
 
@@ -498,8 +496,10 @@ fn prepare_resume(vm: &Vm, inner: &mut Inner, store: &Store, slot: u32) -> Outco
         record,
     } = store.take(slot)?.ok_or(EBUSY)?;
     let sealed = record.ok_or(EBUSY)?;
-    let mut buf = buffer(sealed.len())?;
-    let record = store.pool.read_record(&entry, &sealed, &mut buf)?;
+    let owned = store
+        .pool
+        .take_record(&entry, &sealed, buffer(sealed.len())?)?;
+    let record = owned.view();
     let ours = [
         kind::SHAPE,
         kind::EXIT,
@@ -556,7 +556,7 @@ fn prepare_resume(vm: &Vm, inner: &mut Inner, store: &Store, slot: u32) -> Outco
         entry: Some(entry),
         header: Some(header),
         vcpus: shape.vcpus,
-        record: buf,
+        record: owned,
         stage: Stage::Gathering,
     });
     Ok(())
@@ -590,7 +590,7 @@ fn begin_resume(vm: &Vm, inner: &mut Inner, replayer: u32) -> Outcome<()> {
             ),
         ));
     }
-    let record = Record::parse(&resume.record, store.pool.media().crc())?;
+    let record = resume.record.view();
     let resumes = header.view().resumes();
     header.set_resumes(resumes.saturating_add(1));
     // What was chosen stays, and something may be added.
@@ -616,14 +616,14 @@ fn begin_resume(vm: &Vm, inner: &mut Inner, replayer: u32) -> Outcome<()> {
     let mut work = buffer(capture::WORK)?;
     restore::check_cpuid(vm, &record, &scratch, &mut work)?;
 
-    let xsave = capture::xsave_len(&vm.kvm, &vm.kvm.get()?)?;
-    let msrs = Msrs::of(vm, &scratch, &mut work)?;
+    // Their processors were found to be the same.
+    let first = record.items().find(|item| item.kind == abi::SET_MSRS);
+    let msrs = Msrs::of(vm, &scratch, first.map_or(&[], |item| item.payload))?;
     vm.set_slot(Some(entry.slot()));
     inner.image = Some(Image {
         entry: Some(entry),
         header,
         ram: Ram::new(&store.device)?,
-        record: buffer(capture::record_len(resume.vcpus as usize, xsave))?,
         work,
         msrs,
         sealed: false,
@@ -677,9 +677,9 @@ fn finish_resume(vm: ArcBorrow<'_, Vm>, inner: &mut Inner, replayer: u32) -> Out
         return Err(EIO.into());
     };
     let steps = replay.steps();
-    let record = Record::parse(&resume.record, store.pool.media().crc())?;
+    let record = resume.record.view();
     vm.devices.replayed(&record)?;
-    restore::restore(&vm, &record, scratch, &mut image.work)?;
+    restore::restore(&vm, &record, scratch)?;
     let live = script(&record, kind::LIVE_SCRIPT)?;
     if vm.host.going_down.load(Ordering::Relaxed) {
         // Who makes the host go down has sealed what is live, and this is not.
@@ -701,6 +701,7 @@ fn finish_resume(vm: ArcBorrow<'_, Vm>, inner: &mut Inner, replayer: u32) -> Out
         image.header.view().resumes(),
         timings.restore_ns / 1000
     );
+    vm.devices.tell_of_disks();
     resume.stage = Stage::Replaying {
         vcpu: replayer,
         replay: live,

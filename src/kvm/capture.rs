@@ -2,6 +2,9 @@
 
 //! Capturing a frozen VM into a record, and making that durable.
 //!
+//! The record is made where it stays, in the area of the pool that holds none that counts: sealing needs
+//! next to no memory, and copies what KVM answers once.
+//!
 //! The order of work is the commit protocol's: the record, then everything that any CPU has stored
 //! to the guest's RAM, then the one word that makes both count.
 
@@ -17,12 +20,13 @@ use crate::{
     abi::Timings,
     format::{
         record::{kind, VM_WIDE},
-        Cause, HeaderView, Media, RecordInfo, RecordWriter,
+        Cause, HeaderView, Media, RecordInfo, RecordWriter, Refusal, PAGE,
     },
     outage::emergency,
     pool::store::{refused, Store},
     ram::adopt::Ram,
     state::{
+        blocks::Slot,
         exit::{self, PortIo},
         kvm_abi::{self as abi, CPUID_ENTRY, CPUID_MAX, LIST_HEADER},
         lapic,
@@ -37,8 +41,8 @@ use kernel::{
     time::{Instant, Monotonic},
 };
 
-/// Bytes of the buffer for one variable-sized answer of KVM.
-pub(super) const WORK: usize = 64 << 10;
+/// Bytes of the buffer for an unfinished exit, or for what KVM answers that is not put into a record.
+pub(super) const WORK: usize = 16 << 10;
 
 /// In the byte at the address of MSR_KVM_PV_EOI_EN: the guest may end the interrupt by clearing this
 /// (KVM documentation, "x86/msr.rst").
@@ -47,7 +51,7 @@ const PV_EOI_ALLOWED: u8 = 1;
 /// Bytes of a record for scripts and virtqueues.
 const DEVICES: usize = 2 << 20;
 
-/// Bytes of a record for `vcpus` vCPUs whose XSAVE areas have `xsave` bytes: what the items of a
+/// Bytes of a record area for `vcpus` vCPUs whose XSAVE areas have `xsave` bytes: what the items of a
 /// vCPU take at most, and room for the VM's own.
 pub(super) fn record_len(vcpus: usize, xsave: usize) -> usize {
     DEVICES + (64 << 10) + vcpus * ((48 << 10) + xsave)
@@ -123,7 +127,6 @@ pub(super) fn seal(vm: &Vm, occasion: &Occasion) -> Result {
         entry,
         header,
         ram,
-        record,
         work,
         msrs,
         sealed,
@@ -140,14 +143,117 @@ pub(super) fn seal(vm: &Vm, occasion: &Occasion) -> Result {
     let start = Instant::<Monotonic>::now();
     let vcpus = sorted_vcpus(vm)?;
     let file = vm.kvm.get()?;
-    let mut writer = RecordWriter::new(record)?;
-    let shape = Shape {
-        vcpus: vcpus.len() as u32,
-        irqchip: *irqchip,
-        pit: *pit,
+    let xsave = xsave_len(&vm.kvm, &file)?;
+    let nested = vm
+        .kvm
+        .call(&file, abi::CHECK_EXTENSION, abi::CAP_NESTED_STATE as usize)?;
+    let msrs = msrs.list(vm.caps_changed.load(Ordering::Acquire));
+    let about = RecordInfo {
+        vm: *entry.vm(),
+        header_seq: entry.header_seq(),
+        record_seq: entry.next_record_seq(),
+        sealed_ns: now_ns(),
+        cause,
+        kernel: kernel_release(),
     };
-    writer.push(kind::SHAPE, VM_WIDE, &shape.to_bytes())?;
-    writer.push_with::<Error>(
+    let failed = |why| refused(fmt!("{}: cannot be sealed", vm.binding.name()), why);
+    let (mut stored, mut committing) = (0, start);
+    let token = store
+        .pool
+        .make_record(entry, &about, |writer| {
+            let shape = Shape {
+                vcpus: vcpus.len() as u32,
+                irqchip: *irqchip,
+                pit: *pit,
+            };
+            writer.push(kind::SHAPE, VM_WIDE, &shape.to_bytes())?;
+            writer.push(kind::PLATFORM, VM_WIDE, store.device.platform.item())?;
+            memory(writer, vmm_slots, phantoms, ram)?;
+            for vcpu in vcpus.iter() {
+                let mut source = Source {
+                    vcpu,
+                    file: vcpu.kvm.get()?,
+                    scratch,
+                    work,
+                    xsave,
+                    nested,
+                    msrs,
+                    memory: Memory {
+                        store,
+                        header: header.view(),
+                        ram,
+                    },
+                };
+                source.capture_all(*irqchip, writer)?;
+            }
+            vm_wide(vm, &file, scratch, *irqchip, *pit, writer)?;
+            vm.devices.capture(vm, cause, writer)?;
+            timings.capture_ns = since(start);
+            // Slow, and may fail: before anything is durable.
+            let storing = Instant::<Monotonic>::now();
+            slots::sync_storage(vm, vmm_slots, ram)?;
+            stored = since(storing);
+            committing = Instant::now();
+            Ok(())
+        })
+        .map_err(|unmade| match unmade {
+            Unmade::Refused(why) => failed(why),
+            Unmade::Said(e) => e,
+        })?;
+    let written = since(committing);
+
+    let writing_back = Instant::<Monotonic>::now();
+    write_back(store)?;
+    store.device.flush_region();
+    timings.writeback_ns = stored + since(writing_back);
+
+    let committing = Instant::<Monotonic>::now();
+    let len = token.bytes();
+    store.pool.commit_sealed(entry, token).map_err(failed)?;
+    timings.commit_ns = written + since(committing);
+    timings.seal_ns = occasion.elapsed_ns();
+    timings.budget_ms = occasion.budget_ms.into();
+    *sealed = true;
+    pr_info!(
+        "{}: record of {len} bytes, frozen in {} us, captured in {} us, written back in {} us, committed in {} us, {} us in all\n",
+        vm.binding.name(),
+        timings.freeze_ns / 1000,
+        timings.capture_ns / 1000,
+        timings.writeback_ns / 1000,
+        timings.commit_ns / 1000,
+        timings.seal_ns / 1000
+    );
+    Ok(())
+}
+
+/// Why a record was not made.
+enum Unmade {
+    /// The pool's format says so.
+    Refused(Refusal),
+    /// What is in the log, or is told by its errno.
+    Said(Error),
+}
+
+impl From<Refusal> for Unmade {
+    fn from(why: Refusal) -> Self {
+        Unmade::Refused(why)
+    }
+}
+
+impl From<Error> for Unmade {
+    fn from(error: Error) -> Self {
+        Unmade::Said(error)
+    }
+}
+
+/// The VM's memory slots, and what of them is storage.
+fn memory(
+    writer: &mut RecordWriter<'_>,
+    vmm_slots: &[Slot],
+    phantoms: &[Slot],
+    ram: &Ram,
+) -> core::result::Result<(), Refusal> {
+    writer.push_with::<Refusal>(
         kind::SLOTS,
         VM_WIDE,
         (vmm_slots.len() + phantoms.len()) * abi::MEMORY_REGION,
@@ -160,103 +266,19 @@ pub(super) fn seal(vm: &Vm, occasion: &Occasion) -> Result {
             Ok(())
         },
     )?;
-    writer.push(kind::PLATFORM, VM_WIDE, store.device.platform.item())?;
     let storage = slots::storage(vmm_slots, ram).count();
-    if storage > 0 {
-        writer.push_with::<Error>(kind::STORAGE, VM_WIDE, storage * slots::PLACE, |room| {
-            let all = slots::storage(vmm_slots, ram);
-            for (to, slot) in room.chunks_exact_mut(slots::PLACE).zip(all) {
-                let (gpa, len) = to.split_at_mut(slots::PLACE / 2);
-                gpa.copy_from_slice(&slot.gpa.to_le_bytes());
-                len.copy_from_slice(&slot.size.to_le_bytes());
-            }
-            Ok(())
-        })?;
+    if storage == 0 {
+        return Ok(());
     }
-    let xsave = xsave_len(&vm.kvm, &file)?;
-    let nested = vm
-        .kvm
-        .call(&file, abi::CHECK_EXTENSION, abi::CAP_NESTED_STATE as usize)?;
-    let msrs = msrs.numbers(vm.caps_changed.load(Ordering::Acquire));
-    for vcpu in vcpus.iter() {
-        let mut source = Source {
-            vcpu,
-            file: vcpu.kvm.get()?,
-            scratch,
-            work,
-            xsave,
-            nested,
-            msrs,
-            memory: Memory {
-                store,
-                header: header.view(),
-                ram,
-            },
-        };
-        // KVM takes in a pending INIT or SIPI when it is asked for the MP state, which changes other
-        // state; so it is asked before anything is read.
-        let mut mp_state = [0; abi::size_of_request(abi::GET_MP_STATE)];
-        source.get(abi::GET_MP_STATE, &mut mp_state)?;
-        for item in plan::VCPU {
-            if item.set == abi::SET_LAPIC && *irqchip == Irqchip::User {
-                // KVM has no LAPIC of it.
-                continue;
-            }
-            source.capture(item, &mut writer).inspect_err(|e| {
-                pr_err!(
-                    "{}: vCPU {}: {}: {e:?}\n",
-                    vm.binding.name(),
-                    vcpu.id,
-                    item.name
-                )
-            })?;
+    writer.push_with(kind::STORAGE, VM_WIDE, storage * slots::PLACE, |room| {
+        let all = slots::storage(vmm_slots, ram);
+        for (to, slot) in room.chunks_exact_mut(slots::PLACE).zip(all) {
+            let (gpa, len) = to.split_at_mut(slots::PLACE / 2);
+            gpa.copy_from_slice(&slot.gpa.to_le_bytes());
+            len.copy_from_slice(&slot.size.to_le_bytes());
         }
-        source.exit(&mut writer)?;
-    }
-    vm_wide(vm, &file, scratch, *irqchip, *pit, &mut writer)?;
-    vm.devices.capture(vm, cause, &mut writer)?;
-    timings.capture_ns = since(start);
-
-    // Slow, and may fail: before anything is written.
-    let storing = Instant::<Monotonic>::now();
-    slots::sync_storage(vm, vmm_slots, ram)?;
-    let stored = since(storing);
-    let committing = Instant::<Monotonic>::now();
-    let about = RecordInfo {
-        vm: *entry.vm(),
-        header_seq: entry.header_seq(),
-        record_seq: entry.next_record_seq(),
-        sealed_ns: now_ns(),
-        cause,
-        kernel: kernel_release(),
-    };
-    let finished = writer.finish(&about, store.pool.media().crc());
-    let failed = |why| refused(fmt!("{}: cannot be sealed", vm.binding.name()), why);
-    let token = store.pool.write_record(entry, &finished).map_err(failed)?;
-    let written = since(committing);
-
-    let writing_back = Instant::<Monotonic>::now();
-    write_back(store)?;
-    store.device.flush_region();
-    timings.writeback_ns = stored + since(writing_back);
-
-    let committing = Instant::<Monotonic>::now();
-    store.pool.commit_sealed(entry, token).map_err(failed)?;
-    timings.commit_ns = written + since(committing);
-    timings.seal_ns = occasion.elapsed_ns();
-    timings.budget_ms = occasion.budget_ms.into();
-    *sealed = true;
-    pr_info!(
-        "{}: record of {} bytes, frozen in {} us, captured in {} us, written back in {} us, committed in {} us, {} us in all\n",
-        vm.binding.name(),
-        finished.bytes().len(),
-        timings.freeze_ns / 1000,
-        timings.capture_ns / 1000,
-        timings.writeback_ns / 1000,
-        timings.commit_ns / 1000,
-        timings.seal_ns / 1000
-    );
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Makes durable what any CPU has stored to the pool.
@@ -340,7 +362,7 @@ struct Source<'a> {
     work: &'a mut [u8],
     xsave: usize,
     nested: usize,
-    msrs: &'a [u32],
+    msrs: &'a [u8],
     memory: Memory<'a>,
 }
 
@@ -377,6 +399,29 @@ impl Source<'_> {
         self.scratch.call(&self.vcpu.kvm, &self.file, request, buf)
     }
 
+    /// All of the vCPU.
+    fn capture_all(&mut self, irqchip: Irqchip, writer: &mut RecordWriter<'_>) -> Result {
+        // KVM takes in a pending INIT or SIPI when it is asked for the MP state, which changes other
+        // state; so it is asked before anything is read.
+        let mut mp_state = [0; abi::size_of_request(abi::GET_MP_STATE)];
+        self.get(abi::GET_MP_STATE, &mut mp_state)?;
+        for item in plan::VCPU {
+            if item.set == abi::SET_LAPIC && irqchip == Irqchip::User {
+                // KVM has no LAPIC of it.
+                continue;
+            }
+            self.capture(item, writer).inspect_err(|e| {
+                pr_err!(
+                    "{}: vCPU {}: {}: {e:?}\n",
+                    self.vcpu.vm.binding.name(),
+                    self.vcpu.id,
+                    item.name
+                )
+            })?;
+        }
+        self.exit(writer)
+    }
+
     fn capture(&mut self, item: &Item, writer: &mut RecordWriter<'_>) -> Result {
         let id = self.vcpu.id;
         match item.how {
@@ -402,13 +447,7 @@ impl Source<'_> {
                 })
             }
             How::Nested if self.nested == 0 => Ok(()),
-            How::Nested => writer.push_with(item.set, id, self.nested, |room| {
-                room.fill(0);
-                // The size that the caller has room for stands at offset 4.
-                let size = (self.nested as u32).to_le_bytes();
-                room.get_mut(4..8).ok_or(EINVAL)?.copy_from_slice(&size);
-                self.get(item.get, room).map(|_| ())
-            }),
+            How::Nested => writer.push_up_to(item.set, id, self.nested, |room| self.nested(room)),
             How::TscKhz => {
                 let khz = self.vcpu.kvm.call(&self.file, item.get, 0)? as u32;
                 Ok(writer.push(item.set, id, &khz.to_le_bytes())?)
@@ -424,19 +463,34 @@ impl Source<'_> {
             }
             How::Cpuid => {
                 let (kvm, file) = (&self.vcpu.kvm, &self.file);
-                let entries = cpuid(kvm, file, self.scratch, self.work)?;
-                Ok(writer.push(item.set, id, entries)?)
+                writer.push_up_to(item.set, id, CPUID_MAX * CPUID_ENTRY, |room| {
+                    cpuid(kvm, file, self.scratch, room)
+                })
             }
             How::Msrs => {
                 let (kvm, file) = (&self.vcpu.kvm, &self.file);
-                let len = msrs::read(kvm, file, self.scratch, self.msrs, self.work)?;
-                let (_, entries) = self
-                    .work
-                    .split_at_checked(self.work.len() / 2)
-                    .ok_or(EINVAL)?;
-                Ok(writer.push(item.set, id, entries.get(..len).ok_or(EINVAL)?)?)
+                writer.push_up_to(item.set, id, self.msrs.len(), |room| {
+                    msrs::read(kvm, file, self.scratch, self.msrs, room)
+                })
             }
         }
+    }
+
+    /// KVM_GET_NESTED_STATE; returns how many bytes it is: a head, and more if a guest of the guest runs.
+    fn nested(&self, room: &mut [u8]) -> Result<usize> {
+        const HEAD: usize = abi::size_of_request(abi::GET_NESTED_STATE);
+        // At offset 4 stands the size that the caller has room for, then that of the state.
+        let mut head = [0; HEAD];
+        head[4..8].copy_from_slice(&(room.len() as u32).to_le_bytes());
+        let (kvm, file) = (&self.vcpu.kvm, &self.file);
+        self.scratch.set(kvm, file, abi::GET_NESTED_STATE, &head)?;
+        self.scratch.read(0, &mut head)?;
+        let size = list_len(&head[4..8]);
+        let state = room.get_mut(..size).ok_or(EINVAL)?;
+        let (to, rest) = state.split_at_mut_checked(HEAD).ok_or(EINVAL)?;
+        to.copy_from_slice(&head);
+        self.scratch.read(HEAD, rest)?;
+        Ok(size)
     }
 
     /// A guest may be allowed to end an interrupt by a bit in its memory (KVM's paravirtual EOI), which KVM looks
@@ -519,16 +573,21 @@ impl Source<'_> {
         self.get(abi::GET_SREGS2, &mut sregs)?;
         let linear = word(&sregs, 0).wrapping_add(word(regs, 128));
         let mut code = [0; 4];
+        let mut next = None;
         for (i, byte) in code.iter_mut().enumerate() {
-            let mut translation = [0; abi::size_of_request(abi::TRANSLATE)];
-            let (to, _) = translation.split_at_mut(8);
-            to.copy_from_slice(&linear.wrapping_add(i as u64).to_le_bytes());
-            self.get(abi::TRANSLATE, &mut translation)?;
-            let (gpa, valid) = (word(&translation, 8), translation[16]);
-            let Some(at) = self.memory.locate(gpa).filter(|_| valid != 0) else {
-                break;
-            };
+            let linear = linear.wrapping_add(i as u64);
+            if i == 0 || linear % PAGE == 0 {
+                let mut translation = [0; abi::size_of_request(abi::TRANSLATE)];
+                let (to, _) = translation.split_at_mut(8);
+                to.copy_from_slice(&linear.to_le_bytes());
+                self.get(abi::TRANSLATE, &mut translation)?;
+                let (gpa, valid) = (word(&translation, 8), translation[16]);
+                next = self.memory.locate(gpa).filter(|_| valid != 0);
+            }
+            // A page of the guest is one of the pool.
+            let Some(at) = next else { break };
             *byte = self.memory.read(at)?;
+            next = at.checked_add(1);
         }
         Ok(code)
     }
@@ -541,24 +600,19 @@ fn word(raw: &[u8], at: usize) -> u64 {
         .map_or(0, u64::from_le_bytes)
 }
 
-/// KVM_GET_CPUID2: the entries, in `work`.
-pub(super) fn cpuid<'a>(
+/// KVM_GET_CPUID2: the entries, in `room`; returns their bytes.
+pub(super) fn cpuid(
     kvm: &KvmFile,
     file: &FileRef,
     scratch: &Scratch,
-    work: &'a mut [u8],
-) -> Result<&'a [u8]> {
-    let buf = work
-        .get_mut(..LIST_HEADER + CPUID_MAX * CPUID_ENTRY)
-        .ok_or(EINVAL)?;
-    buf.fill(0);
-    buf.get_mut(..4)
-        .ok_or(EINVAL)?
-        .copy_from_slice(&(CPUID_MAX as u32).to_le_bytes());
-    scratch.call(kvm, file, abi::GET_CPUID2, buf)?;
-    let count = list_len(buf).min(CPUID_MAX);
-    buf.get(LIST_HEADER..LIST_HEADER + count * CPUID_ENTRY)
-        .ok_or(EINVAL)
+    room: &mut [u8],
+) -> Result<usize> {
+    scratch.set_list(kvm, file, abi::GET_CPUID2, CPUID_MAX, &[])?;
+    let mut head = [0; LIST_HEADER];
+    scratch.read(0, &mut head)?;
+    let len = list_len(&head).min(CPUID_MAX) * CPUID_ENTRY;
+    scratch.read(LIST_HEADER, room.get_mut(..len).ok_or(EINVAL)?)?;
+    Ok(len)
 }
 
 /// The count at the head of one of KVM's lists.

@@ -138,18 +138,25 @@ impl Devices {
     }
 
     fn prepare(&self, vm: &Vm, image: &Image) -> Result {
-        let mut machine = KVBox::init(pin_init::init_zeroed::<Zeroed>(), GFP_KERNEL)?;
+        let mut machine = KVBox::<Zeroed>::zeroed(GFP_KERNEL)?;
         let policy = image.header.view().policy();
         let write_through = policy.has(Policy::WRITE_THROUGH);
         machine.0.set_write_through(write_through);
         let disks = Disks::of_current()?;
-        disks.tell(self.binding.name(), write_through);
         self.settle(vm, image)?;
         let mut state = self.state.lock();
         state.policy = policy;
         state.disks = disks;
         state.machine = Some(machine);
         Ok(())
+    }
+
+    /// Says in the log what there is to say of the VM's disks. A console may be slow: nobody waits for it before
+    /// the image is live.
+    pub(super) fn tell_of_disks(&self) {
+        let state = self.state.lock();
+        let write_through = state.policy.has(Policy::WRITE_THROUGH);
+        state.disks.tell(self.binding.name(), write_through);
     }
 
     /// Starts or stops the guest's time.

@@ -65,11 +65,12 @@ pub(super) fn check_cpuid(
     let internal = |e: Error| Failure::new(e, fmt!("cannot read its CPUID ({e:?})"));
     for vcpu in sorted_vcpus(vm).map_err(internal)?.iter() {
         let saved = record
-            .find(abi::SET_CPUID2, vcpu.id)
+            .vcpu(vcpu.id)
+            .find(abi::SET_CPUID2)
             .ok_or_else(|| Failure::new(EXDEV, fmt!("the image has no vCPU {}", vcpu.id)))?;
         let file = vcpu.kvm.get().map_err(internal)?;
-        let is = capture::cpuid(&vcpu.kvm, &file, scratch, work).map_err(internal)?;
-        cpuid::compare(saved.payload, is)
+        let len = capture::cpuid(&vcpu.kvm, &file, scratch, work).map_err(internal)?;
+        cpuid::compare(saved.payload, work.get(..len).unwrap_or(&[]))
             .map_err(|d| Failure::new(EXDEV, fmt!("vCPU {}: {d}", vcpu.id)))?;
     }
     Ok(())
@@ -80,7 +81,6 @@ pub(super) fn restore(
     vm: &Vm,
     record: &Record<'_>,
     scratch: &Scratch,
-    work: &mut [u8],
 ) -> core::result::Result<(), Failure> {
     let internal = |e: Error| Failure::new(e, fmt!("cannot be restored ({e:?})"));
     let vcpus = sorted_vcpus(vm).map_err(internal)?;
@@ -90,19 +90,20 @@ pub(super) fn restore(
             file: vcpu.kvm.get().map_err(internal)?,
             scratch,
         };
+        let own = record.vcpu(vcpu.id);
         for item in plan::VCPU {
-            let Some(saved) = record.find(item.set, vcpu.id) else {
+            let Some(saved) = own.find(item.set) else {
                 continue;
             };
-            target.restore(item, saved.payload, work)?;
+            target.restore(item, saved.payload)?;
             if item.set == abi::SET_LAPIC {
-                if let Some(msrs) = record.find(abi::SET_MSRS, vcpu.id) {
+                if let Some(msrs) = own.find(abi::SET_MSRS) {
                     target.arm_tsc_deadline(msrs.payload).map_err(internal)?;
                 }
             }
         }
         let word = |kind, at: usize| {
-            let payload = record.find(kind, vcpu.id)?.payload;
+            let payload = own.find(kind)?.payload;
             let bytes = payload.get(at..at.checked_add(8)?)?.try_into().ok()?;
             Some(u64::from_le_bytes(bytes))
         };
@@ -116,7 +117,7 @@ pub(super) fn restore(
                 .ok_or(EINVAL)
                 .map_err(internal)?;
         }
-        if let Some(exit) = record.find(kind::EXIT, vcpu.id) {
+        if let Some(exit) = own.find(kind::EXIT) {
             let mut kept = KVec::new();
             kept.extend_from_slice(exit.payload, GFP_KERNEL)
                 .map_err(|e| internal(e.into()))?;
@@ -129,15 +130,16 @@ pub(super) fn restore(
             .items()
             .filter(|i| i.kind == set && i.vcpu == VM_WIDE);
         for item in items {
-            let buf = copied(item.payload, work, abi::size_of_request(set), name)?;
-            if set == abi::SET_CLOCK {
+            let mut saved = of_len(item.payload, abi::size_of_request(set), name)?;
+            let mut clock = [0; abi::size_of_request(abi::SET_CLOCK)];
+            if set == abi::SET_CLOCK && saved.len() == clock.len() {
                 // The value alone: the guest's clock goes on where it stopped, as after a pause.
-                if let Some(flags) = buf.get_mut(8..12) {
-                    flags.fill(0);
-                }
+                clock.copy_from_slice(saved);
+                clock[8..12].fill(0);
+                saved = &clock;
             }
             scratch
-                .set(&vm.kvm, &file, set, buf)
+                .set(&vm.kvm, &file, set, saved)
                 .map_err(|e| Failure::new(e, fmt!("KVM does not take its {name} ({e:?})")))?;
         }
     }
@@ -169,8 +171,9 @@ fn align_clocks(vm: &Vm, record: &Record<'_>, scratch: &Scratch, vcpus: &[Arc<Vc
         .call(&vm.kvm.get()?, abi::GET_TSC_KHZ, 0)
         .unwrap_or(0) as u32;
     for vcpu in vcpus {
+        let own = record.vcpu(vcpu.id);
         let word = |kind, len| {
-            let payload = record.find(kind, vcpu.id)?.payload;
+            let payload = own.find(kind)?.payload;
             let mut word = [0; 8];
             word.get_mut(..len)?.copy_from_slice(payload.get(..len)?);
             Some(u64::from_le_bytes(word))
@@ -191,26 +194,22 @@ fn align_clocks(vm: &Vm, record: &Record<'_>, scratch: &Scratch, vcpus: &[Arc<Vc
     Ok(())
 }
 
-/// Copies an item's payload to where it may be changed, if it has the right length.
-fn copied<'a>(
-    payload: &[u8],
-    work: &'a mut [u8],
+/// An item's payload, if it has the right length.
+fn of_len<'a>(
+    payload: &'a [u8],
     len: usize,
     name: &str,
-) -> core::result::Result<&'a mut [u8], Failure> {
-    match work.get_mut(..payload.len()) {
-        Some(buf) if payload.len() == len => {
-            buf.copy_from_slice(payload);
-            Ok(buf)
-        }
-        _ => Err(Failure::new(
-            EUCLEAN,
-            fmt!(
-                "{name} of {} bytes in its record, expected {len}",
-                payload.len()
-            ),
-        )),
+) -> core::result::Result<&'a [u8], Failure> {
+    if payload.len() == len {
+        return Ok(payload);
     }
+    Err(Failure::new(
+        EUCLEAN,
+        fmt!(
+            "{name} of {} bytes in its record, expected {len}",
+            payload.len()
+        ),
+    ))
 }
 
 /// One vCPU being restored.
@@ -225,12 +224,7 @@ impl Target<'_> {
         self.scratch.set(&self.vcpu.kvm, &self.file, request, buf)
     }
 
-    fn restore(
-        &self,
-        item: &Item,
-        saved: &[u8],
-        work: &mut [u8],
-    ) -> core::result::Result<(), Failure> {
+    fn restore(&self, item: &Item, saved: &[u8]) -> core::result::Result<(), Failure> {
         let refuse = |e: Error| {
             Failure::new(
                 e,
@@ -244,8 +238,8 @@ impl Target<'_> {
         match item.how {
             How::Cpuid | How::TscOffset => Ok(()),
             How::Fixed => {
-                let buf = copied(saved, work, abi::size_of_request(item.set), item.name)?;
-                self.set(item.set, buf).map_err(refuse)?;
+                let saved = of_len(saved, abi::size_of_request(item.set), item.name)?;
+                self.set(item.set, saved).map_err(refuse)?;
                 Ok(())
             }
             How::Xsave | How::Nested => {
@@ -253,7 +247,7 @@ impl Target<'_> {
                 Ok(())
             }
             How::TscKhz => self.tsc_khz(item, saved).map_err(refuse),
-            How::Msrs => self.msrs(saved, work),
+            How::Msrs => self.msrs(saved),
         }
     }
 
@@ -269,7 +263,7 @@ impl Target<'_> {
         Ok(())
     }
 
-    fn msrs(&self, saved: &[u8], work: &mut [u8]) -> core::result::Result<(), Failure> {
+    fn msrs(&self, saved: &[u8]) -> core::result::Result<(), Failure> {
         let internal = |e: Error| Failure::new(e, fmt!("vCPU {}: MSRs: {e:?}", self.vcpu.id));
         if saved.len() % MSR_ENTRY != 0 {
             return Err(internal(EUCLEAN));
@@ -280,15 +274,12 @@ impl Target<'_> {
                 .get(..rest.len().min(MSRS_MAX * MSR_ENTRY))
                 .unwrap_or(rest);
             let count = part.len() / MSR_ENTRY;
-            let buf = work
-                .get_mut(..LIST_HEADER + part.len())
-                .ok_or_else(|| internal(E2BIG))?;
-            let (head, entries) = buf.split_at_mut(LIST_HEADER);
-            head.fill(0);
-            head[..4].copy_from_slice(&(count as u32).to_le_bytes());
-            entries.copy_from_slice(part);
             // KVM stops at the first MSR that it does not take, and says how far it came.
-            let done = self.set(abi::SET_MSRS, buf).map_err(internal)?.min(count);
+            let done = self
+                .scratch
+                .set_list(&self.vcpu.kvm, &self.file, abi::SET_MSRS, count, part)
+                .map_err(internal)?
+                .min(count);
             let mut next = done;
             if let Some(entry) = part.get(done * MSR_ENTRY..(done + 1) * MSR_ENTRY) {
                 self.must_equal(entry)?;
@@ -326,11 +317,9 @@ impl Target<'_> {
         let Some(deadline) = deadline else {
             return Ok(());
         };
-        let mut buf = [0; LIST_HEADER + MSR_ENTRY];
-        let (head, entry) = buf.split_at_mut(LIST_HEADER);
-        head[0] = 1;
-        entry.copy_from_slice(deadline);
-        self.set(abi::SET_MSRS, &buf)?;
+        let (kvm, file) = (&self.vcpu.kvm, &self.file);
+        self.scratch
+            .set_list(kvm, file, abi::SET_MSRS, 1, deadline)?;
         Ok(())
     }
 }

@@ -7,13 +7,14 @@
 
 use super::ioctl::KvmFile;
 use crate::{
-    state::kvm_abi as abi,
+    state::kvm_abi::{self as abi, LIST_HEADER},
     sys::{c, file::FileRef, user},
 };
 use kernel::prelude::*;
 
-/// Bytes of the mapping: more than the largest argument of any ioctl that is called.
-pub(crate) const SIZE: usize = 128 << 10;
+/// Bytes of the mapping: more than the largest argument of any ioctl that is called. All of it is zeroed
+/// before a resumed VM runs.
+pub(crate) const SIZE: usize = 32 << 10;
 
 /// The mapping. Used by one thread at a time: whoever holds the lock it stands under.
 pub(crate) struct Scratch {
@@ -47,7 +48,8 @@ impl Scratch {
         self.addr
     }
 
-    /// Calls `request` on `file` with `buf` as its argument, in and out.
+    /// Calls `request` on `file` with `buf` as its argument, in and out. Of a request that only answers,
+    /// `buf` is not handed in.
     pub(crate) fn call(
         &self,
         ioctls: &KvmFile,
@@ -58,10 +60,20 @@ impl Scratch {
         if buf.len() > SIZE {
             return Err(E2BIG);
         }
-        user::write(self.addr, buf)?;
+        if !abi::only_answers(request) {
+            user::write(self.addr, buf)?;
+        }
         let ret = ioctls.call(file, request, self.addr)?;
         user::read(self.addr, buf)?;
         Ok(ret)
+    }
+
+    /// Reads what the last request has left behind the first `at` bytes of its argument.
+    pub(crate) fn read(&self, at: usize, buf: &mut [u8]) -> Result {
+        if at.checked_add(buf.len()).is_none_or(|end| end > SIZE) {
+            return Err(E2BIG);
+        }
+        user::read(self.addr + at, buf)
     }
 
     /// Reads or writes a vCPU's TSC offset: `request` is KVM_GET_DEVICE_ATTR or KVM_SET_DEVICE_ATTR.
@@ -90,7 +102,7 @@ impl Scratch {
         Ok(u64::from_le_bytes(raw))
     }
 
-    /// As [`Self::call`] for an argument that is only handed in.
+    /// As [`Self::call`] for an argument that is only handed in. What KVM answers is for [`Self::read`].
     pub(crate) fn set(
         &self,
         ioctls: &KvmFile,
@@ -102,6 +114,25 @@ impl Scratch {
             return Err(E2BIG);
         }
         user::write(self.addr, buf)?;
+        ioctls.call(file, request, self.addr)
+    }
+
+    /// As [`Self::set`] for a list of `count` entries.
+    pub(crate) fn set_list(
+        &self,
+        ioctls: &KvmFile,
+        file: &FileRef,
+        request: u32,
+        count: usize,
+        entries: &[u8],
+    ) -> Result<usize> {
+        if entries.len() > SIZE - LIST_HEADER {
+            return Err(E2BIG);
+        }
+        // CAST: fewer entries than bytes. The second word is padding.
+        let head = u64::from(count as u32).to_le_bytes();
+        user::write(self.addr, &head)?;
+        user::write(self.addr + LIST_HEADER, entries)?;
         ioctls.call(file, request, self.addr)
     }
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     abi::Timings,
-    format::{Entry, HeaderBuilder},
+    format::{Entry, HeaderBuilder, OwnedRecord},
     host::{Binding, Host},
     life::Exit,
     outage::{emergency, signals::Watch},
@@ -65,9 +65,7 @@ pub(crate) struct Image {
     pub(crate) header: HeaderBuilder<KVVec<u8>>,
     /// Its RAM in this VMM.
     pub(crate) ram: Ram,
-    /// Room for a record, so that sealing does not allocate.
-    pub(crate) record: KVVec<u8>,
-    /// Room for one answer of KVM.
+    /// Room for an unfinished exit.
     pub(crate) work: KVVec<u8>,
     /// The MSRs that are captured.
     pub(crate) msrs: Msrs,
@@ -80,8 +78,8 @@ pub(crate) struct Resume {
     /// Its entry and header, until they are the VM's.
     pub(crate) entry: Option<Entry>,
     pub(crate) header: Option<HeaderBuilder<KVVec<u8>>>,
-    /// Its record, checked.
-    pub(crate) record: KVVec<u8>,
+    /// Its record.
+    pub(crate) record: OwnedRecord<KVVec<u8>>,
     /// vCPUs it had.
     pub(crate) vcpus: u32,
     pub(crate) stage: Stage,

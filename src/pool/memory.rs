@@ -4,11 +4,14 @@
 
 use super::device::Domain;
 use crate::{
-    format::{Crc, Fault, Media, GRANULE},
+    format::{Crc, Fault, Media, RecordRoom, GRANULE},
     state::platform::Run,
     sys::c,
 };
-use core::ptr::{self, NonNull};
+use core::{
+    ptr::{self, NonNull},
+    slice,
+};
 use kernel::prelude::*;
 
 const PAGE: u64 = 4096;
@@ -169,6 +172,22 @@ impl Media for Memory {
         // SAFETY: `slice` checked the range.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
         Ok(())
+    }
+
+    fn in_place<T>(
+        &self,
+        room: RecordRoom<'_>,
+        f: impl FnOnce(&mut [u8]) -> T,
+    ) -> core::result::Result<T, Fault> {
+        let area = room.area();
+        let to = self.slice(area.start, area.len)?;
+        // SAFETY: `slice` checked the range, whose length fits an `isize`. By the invariants of
+        // `RecordRoom` nobody else writes there while `room` lives. Whoever looks through the table
+        // meanwhile copies bytes, and believes none of an area that the commit word does not name.
+        // No VMM has it mapped: record areas are in no block of RAM.
+        Ok(f(unsafe {
+            slice::from_raw_parts_mut(to, area.len as usize)
+        }))
     }
 
     fn write_word(&self, at: u64, word: u64) -> core::result::Result<(), Fault> {

@@ -9,8 +9,8 @@ use super::device::Device;
 use crate::{
     format::{
         record::{kind, VM_WIDE},
-        Allocator, Crc, Entry, EntryState, Fault, HeaderBuilder, HeaderView, Media, Pool, Refusal,
-        SealedRecord, HEADER_LEN, SUPERBLOCK_LEN,
+        Allocator, Crc, Entry, EntryState, Fault, HeaderBuilder, HeaderView, Media, Pool,
+        RecordRoom, Refusal, SealedRecord, HEADER_LEN, SUPERBLOCK_LEN,
     },
     life::Name,
 };
@@ -32,6 +32,13 @@ impl Media for PoolMedia {
     }
     fn write(&self, at: u64, bytes: &[u8]) -> core::result::Result<(), Fault> {
         self.0.memory.write(at, bytes)
+    }
+    fn in_place<T>(
+        &self,
+        room: RecordRoom<'_>,
+        f: impl FnOnce(&mut [u8]) -> T,
+    ) -> core::result::Result<T, Fault> {
+        self.0.memory.in_place(room, f)
     }
     fn write_word(&self, at: u64, word: u64) -> core::result::Result<(), Fault> {
         self.0.memory.write_word(at, word)
@@ -99,7 +106,7 @@ fn survey(
 
 /// A buffer of `len` zero bytes.
 pub(crate) fn buffer(len: usize) -> Result<KVVec<u8>> {
-    Ok(KVVec::from_elem(0, len, GFP_KERNEL)?)
+    Ok(KVVec::zeroed(len, GFP_KERNEL)?)
 }
 
 /// A buffer that holds `bytes`.

@@ -35,6 +35,11 @@ pub const fn size_of_request(request: u32) -> usize {
     ((request >> 16) & 0x3fff) as usize
 }
 
+/// Whether a request only answers: KVM does not look at what its argument holds.
+pub const fn only_answers(request: u32) -> bool {
+    request >> 30 == 2
+}
+
 /// 4.2 KVM_CREATE_VM
 pub const CREATE_VM: u32 = io(0x01);
 /// 4.3 KVM_GET_MSR_INDEX_LIST
@@ -221,6 +226,20 @@ pub fn memory_region_to(slot: &Slot) -> [u8; MEMORY_REGION] {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_asked_with_an_argument_is_told_apart() {
+        assert!(only_answers(GET_REGS) && only_answers(GET_XSAVE2));
+        assert!([
+            GET_MSRS,
+            GET_CPUID2,
+            GET_IRQCHIP,
+            GET_NESTED_STATE,
+            TRANSLATE
+        ]
+        .iter()
+        .all(|&request| !only_answers(request)));
+    }
 
     #[test]
     fn memory_region_round_trip() {

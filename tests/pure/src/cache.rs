@@ -12,7 +12,7 @@
 
 use crate::image::Image;
 use crate::random::Random;
-use nvhv_pure::format::{Fault, Media};
+use nvhv_pure::format::{Fault, Media, RecordRoom};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
@@ -204,6 +204,29 @@ impl Media for Cached {
             word += 8;
         }
         Ok(())
+    }
+
+    fn in_place<T>(
+        &self,
+        room: RecordRoom<'_>,
+        f: impl FnOnce(&mut [u8]) -> T,
+    ) -> Result<T, Fault> {
+        let area = room.area();
+        let mut bytes = vec![0; area.len as usize];
+        self.read(area.start, &mut bytes)?;
+        let was = bytes.clone();
+        let done = f(&mut bytes);
+        // What was stored with the same value makes no difference to what a cut leaves. What was changed may
+        // have had any value in between.
+        for (word, (is, was)) in bytes.chunks(8).zip(was.chunks(8)).enumerate() {
+            if is != was {
+                let at = area.start + 8 * word as u64;
+                let between: Vec<u8> = is.iter().map(|byte| !byte).collect();
+                self.write(at, &between)?;
+                self.write(at, is)?;
+            }
+        }
+        Ok(done)
     }
 
     fn write_word(&self, at: u64, word: u64) -> Result<(), Fault> {

@@ -2,7 +2,7 @@
 
 //! A device as an ordinary sparse memory: what is stored is there.
 
-use nvhv_pure::format::{Fault, Media};
+use nvhv_pure::format::{Fault, Media, RecordRoom};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -116,6 +116,26 @@ impl Media for Image {
             done += n;
         }
         Ok(())
+    }
+
+    fn in_place<T>(
+        &self,
+        room: RecordRoom<'_>,
+        f: impl FnOnce(&mut [u8]) -> T,
+    ) -> Result<T, Fault> {
+        let area = room.area();
+        let mut bytes = vec![0; area.len as usize];
+        self.read(area.start, &mut bytes)?;
+        let done = f(&mut bytes);
+        // Pages of zeroes take no room.
+        for (page, bytes) in bytes.chunks(PAGE as usize).enumerate() {
+            let at = area.start + page as u64 * PAGE;
+            match bytes.iter().all(|&byte| byte == 0) {
+                true => self.zero(at, bytes.len() as u64)?,
+                false => self.write(at, bytes)?,
+            }
+        }
+        Ok(done)
     }
 
     fn write_word(&self, at: u64, word: u64) -> Result<(), Fault> {

@@ -5,9 +5,9 @@
 
 use nvhv_pure::format::record::{kind, VM_WIDE};
 use nvhv_pure::format::{
-    place_areas, place_block, Allocator, BlockFlags, Cause, Entry, EntryState, FinishedRecord,
-    HeaderBuilder, HeaderView, Identity, Media, Pool, RecordInfo, RecordWriter, Refusal, AREA_MIN,
-    GRANULE, HEADER_LEN, SUPERBLOCK_LEN,
+    place_areas, place_block, Allocator, BlockFlags, Cause, Entry, EntryState, HeaderBuilder,
+    HeaderView, Identity, Media, Pool, RecordInfo, RecordToken, Refusal, AREA_MIN, GRANULE,
+    HEADER_LEN, SUPERBLOCK_LEN,
 };
 use nvhv_pure::life::{Name, Policy};
 
@@ -127,33 +127,40 @@ pub fn read_ram<M: Media>(pool: &Pool<M>, header: &HeaderView<'_>) -> Option<u64
     numbers.all(|n| n == first).then_some(first)
 }
 
-/// The record of a VM whose RAM holds `number`.
-pub fn record<'a>(buf: &'a mut [u8], entry: &Entry, number: u64) -> FinishedRecord<'a> {
-    let mut writer = RecordWriter::new(buf).expect("room");
-    writer.push(kind::SHAPE, VM_WIDE, b"shape").expect("room");
-    for vcpu in 0..2 {
-        let state = number.to_le_bytes();
-        writer.push(0x4090_ae82, vcpu, &state).expect("room");
-    }
-    let info = RecordInfo {
+/// What the next record of a VM says about itself.
+pub fn about(entry: &Entry) -> RecordInfo {
+    RecordInfo {
         vm: *entry.vm(),
         header_seq: entry.header_seq(),
         record_seq: entry.next_record_seq(),
         sealed_ns: 99,
         cause: Cause::REBOOT,
         kernel: [0; 64],
-    };
-    writer.finish(&info, nvhv_pure::format::crc::crc32c)
+    }
+}
+
+/// Makes the record of a VM whose RAM holds `number`.
+pub fn record<M: Media>(
+    pool: &Pool<M>,
+    entry: &mut Entry,
+    number: u64,
+) -> Result<RecordToken, Refusal> {
+    let about = about(entry);
+    pool.make_record(entry, &about, |writer| {
+        writer.push(kind::SHAPE, VM_WIDE, b"shape")?;
+        for vcpu in 0..2 {
+            writer.push(0x4090_ae82, vcpu, &number.to_le_bytes())?;
+        }
+        Ok(())
+    })
 }
 
 /// Seals a VM whose RAM holds `number`.
 pub fn seal<M: Media>(pool: &Pool<M>, vm: &mut Vm, number: u64) -> Result<(), Refusal> {
-    let mut buf = vec![0; 4096];
-    let record = record(&mut buf, &vm.entry, number);
     for extent in vm.header.view().extents() {
         pool.media().flush(extent.start(), extent.len())?;
     }
-    let token = pool.write_record(&vm.entry, &record)?;
+    let token = record(pool, &mut vm.entry, number)?;
     pool.commit_sealed(&mut vm.entry, token)
 }
 
@@ -215,12 +222,12 @@ pub fn holds<M: Media>(pool: &Pool<M>, alloc: &Alloc, slot: u32) -> Holds {
             header,
             record,
         } => {
-            let mut bytes = vec![0; record.len()];
-            let record = match pool.read_record(&entry, &record, &mut bytes) {
+            let record = match pool.take_record(&entry, &record, vec![0; record.len()]) {
                 Ok(record) => record,
                 Err(why) => return Holds::Damaged(why),
             };
-            let payload = record.find(0x4090_ae82, 1).expect("vCPU 1").payload;
+            let vcpu = record.view().vcpu(1);
+            let payload = vcpu.find(0x4090_ae82).expect("vCPU 1").payload;
             let number = u64::from_le_bytes(payload.try_into().expect("eight bytes"));
             let ram = read_ram(pool, &header);
             assert_eq!(ram, Some(number), "wrong resume: RAM is not of this record");

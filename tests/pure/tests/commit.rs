@@ -4,7 +4,7 @@
 //! cut can leave loads as what was there before the operation or as what is there after it, and
 //! never as a wrong resume; the other VM of the pool does not notice.
 
-use nvhv_pure::format::{place_block, BlockFlags, Media, Refusal, State, GRANULE};
+use nvhv_pure::format::{place_block, BlockFlags, Media, RecordInfo, Refusal, State, GRANULE};
 use nvhv_pure_tests::cache::Cached;
 use nvhv_pure_tests::image::Image;
 use nvhv_pure_tests::vm::{self, Alloc, Holds, Vm, DEVICE, SLOTS};
@@ -120,6 +120,30 @@ fn start() {
             vm::write_ram(pool, &vm.header.view(), 2);
         },
         &[Holds::Nothing, Holds::Leftover, Holds::Torn],
+    );
+}
+
+#[test]
+fn a_record_that_cannot_be_made_leaves_what_was() {
+    cut(
+        sealed,
+        |pool, _, mut vm| {
+            // The other area is written to, and the committed one is not.
+            let about = vm::about(&vm.entry);
+            let made = pool.make_record(&mut vm.entry, &about, |writer| {
+                writer.push(1, 0, &[0xa5; 100])?;
+                Err(Refusal::TableFull)
+            });
+            assert_eq!(made.map(|_| ()), Err(Refusal::TableFull));
+            // Neither counts a record of another moment.
+            let about = RecordInfo {
+                header_seq: about.header_seq + 1,
+                ..about
+            };
+            let made = pool.make_record(&mut vm.entry, &about, |_| Ok(()));
+            assert_eq!(made.map(|_| ()), Err(Refusal::RecordStale));
+        },
+        &[Holds::Whole(1, 0)],
     );
 }
 

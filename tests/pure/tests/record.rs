@@ -40,6 +40,11 @@ proptest! {
         prop_assert_eq!(len, bytes.len());
         let record = Record::parse(bytes, crc32c).unwrap();
         prop_assert_eq!(record.info(), INFO);
+        for (kind, vcpu, _) in &items {
+            let found = record.find(*kind, vcpu.unwrap_or(VM_WIDE));
+            prop_assert!(vcpu.is_none() || record.vcpu(vcpu.unwrap()).find(*kind) == found);
+        }
+        prop_assert!(record.vcpu(300).find(items.first().map_or(0, |i| i.0)).is_none());
         let read: Vec<_> = record.items().map(|i| (i.kind, i.vcpu, i.payload.to_vec())).collect();
         let wrote: Vec<_> = items.into_iter().map(|(k, v, p)| (k, v.unwrap_or(VM_WIDE), p)).collect();
         prop_assert_eq!(read, wrote);

@@ -3,7 +3,7 @@
 //! Persistent memory mapped into this process, for `format`. One of two files here with `unsafe`.
 
 use memmap2::{MmapOptions, MmapRaw};
-use nvhv_pure::format::{Crc, Fault, Media, GRANULE};
+use nvhv_pure::format::{Crc, Fault, Media, RecordRoom, GRANULE};
 use std::arch::x86_64::{_mm_clflush, _mm_mfence};
 use std::fs::{self, File};
 use std::io;
@@ -73,6 +73,19 @@ impl Media for Mapped {
         // SAFETY: as in `read`.
         unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         Ok(())
+    }
+
+    fn in_place<T>(
+        &self,
+        room: RecordRoom<'_>,
+        f: impl FnOnce(&mut [u8]) -> T,
+    ) -> Result<T, Fault> {
+        let area = room.area();
+        let to = self.address(area.start, area.len)?;
+        // SAFETY: as in `read`; the area is the room's alone while that lives. CAST: inside a mapping.
+        Ok(f(unsafe {
+            std::slice::from_raw_parts_mut(to, area.len as usize)
+        }))
     }
 
     fn write_word(&self, at: u64, word: u64) -> Result<(), Fault> {
