@@ -161,12 +161,13 @@ class Vm:
         return "\n  ".join(["its VMM:", *self.complaint().splitlines()[-5:], "its console:", *said, "its processors:", registers])
 
     def registers(self):
-        """Where its processors are, if its VMM is a QEMU that answers."""
+        """Where its processors are, and the stack of the first, if its VMM is a QEMU that answers."""
+        monitor = lambda line: self.qmp("human-monitor-command", **{"command-line": line}) or ""
         try:
-            text = self.qmp("human-monitor-command", **{"command-line": "info registers -a"}) or ""
+            registers = [line for line in monitor("info registers -a").splitlines() if line.startswith(("CPU#", "RIP", "CR0", "RSP"))]
+            return "\n  ".join(registers + monitor("x /96gx $rsp").splitlines())
         except CheckFailed:
             return "unknown"
-        return "\n  ".join(line for line in text.splitlines() if line.startswith(("CPU#", "RIP", "CR0", "RSP")))
 
     def expect_healthy(self):
         """Nothing it said is wrong, damaged, or missing."""
