@@ -23,10 +23,7 @@
 
 use crate::{
     host::{self, Host},
-    kvm::{
-        alarm::Kind,
-        keeper,
-    },
+    kvm::{alarm::Kind, keeper},
     life::Cause,
     sys::{aside, c, cpus},
 };

@@ -58,7 +58,9 @@ impl Platform {
         }
         found.item.extend_from_slice(&found.boot, GFP_KERNEL)?;
         for module in &found.shutdowns {
-            found.item.extend_from_slice(&module.to_bytes(), GFP_KERNEL)?;
+            found
+                .item
+                .extend_from_slice(&module.to_bytes(), GFP_KERNEL)?;
         }
         Ok(found)
     }
@@ -85,10 +87,7 @@ impl Platform {
     fn ask_module(&mut self, name: &str) -> Result {
         for kind in KINDS {
             let mut buf = [0; 128];
-            if let Some(flags) = line(
-                fmt!("/sys/bus/nd/devices/{name}/{kind}/flags"),
-                &mut buf,
-            )? {
+            if let Some(flags) = line(fmt!("/sys/bus/nd/devices/{name}/{kind}/flags"), &mut buf)? {
                 if let Some(word) = platform::failure(flags) {
                     self.failed = Some(CString::try_from_fmt(fmt!("{name}: {word}"))?);
                 }

@@ -270,7 +270,8 @@ impl Store {
         record: &SealedRecord,
     ) -> Result<bool> {
         let name = header.name();
-        let say = |why: fmt::Arguments<'_>| pr_err!("{}: it is not resumed: {why}\n", name.as_str());
+        let say =
+            |why: fmt::Arguments<'_>| pr_err!("{}: it is not resumed: {why}\n", name.as_str());
         let memory = &self.device.memory;
         let mut bad = header
             .extents()

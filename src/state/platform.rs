@@ -125,7 +125,9 @@ impl fmt::Display for Distrust<'_> {
                 was.name(),
                 was.count
             ),
-            Distrust::Malformed => f.write_str("what its platform said when it was sealed makes no sense"),
+            Distrust::Malformed => {
+                f.write_str("what its platform said when it was sealed makes no sense")
+            }
         }
     }
 }
@@ -240,7 +242,13 @@ mod tests {
         let [a, b] = [Shutdowns::new("8089-a2", 4), Shutdowns::new("8089-a3", 0)];
         let was = item(&OTHER, &[a, b]);
         // The same, in another order, one gone, one new.
-        for now in [&[a, b][..], &[b, a], &[a], &[], &[a, b, Shutdowns::new("x", 9)]] {
+        for now in [
+            &[a, b][..],
+            &[b, a],
+            &[a],
+            &[],
+            &[a, b, Shutdowns::new("x", 9)],
+        ] {
             assert_eq!(today(now).trusts(Some(&was)), Ok(()));
             assert_eq!(today(now).trusts(None), Ok(()));
         }
@@ -284,7 +292,14 @@ mod tests {
             found,
             [Some(run(4096, 512)), Some(run(4096 * 512, 16 * 512))]
         );
-        for text in ["8 1", "8\n", "x 1\n", "8 -1\n", "36028797018963968 1\n", "\n"] {
+        for text in [
+            "8 1",
+            "8\n",
+            "x 1\n",
+            "8 -1\n",
+            "36028797018963968 1\n",
+            "\n",
+        ] {
             assert_eq!(bad_blocks(text).collect::<Vec<_>>(), [None], "{text:?}");
         }
         assert_eq!(

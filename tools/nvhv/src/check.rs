@@ -170,7 +170,11 @@ fn saved() -> Check {
     });
     let bad = bus.iter().filter_map(|path| {
         let list = read(path.join("badblocks")).filter(|list| !list.is_empty())?;
-        Some(format!("{}: {} runs of bad blocks", name(path)?, list.lines().count()))
+        Some(format!(
+            "{}: {} runs of bad blocks",
+            name(path)?,
+            list.lines().count()
+        ))
     });
     let found: Vec<_> = flagged.chain(bad).collect();
     Check {
