@@ -67,15 +67,21 @@ class Processors:
 
     def __init__(self, count):
         self.count = self.free = count
+        self.waiting = []
         self.changed = threading.Condition()
 
     @contextmanager
     def taken(self, wanted):
-        """Waits for some processors, or for all there are, and keeps them for a while."""
+        """Waits for some processors, or for all there are, and keeps them for a while. Who waits for several is
+        not passed by those who want one."""
         wanted = min(wanted, self.count)
+        turn = object()
         with self.changed:
-            self.changed.wait_for(lambda: self.free >= wanted)
+            self.waiting.append(turn)
+            self.changed.wait_for(lambda: self.waiting[0] is turn and self.free >= wanted)
+            self.waiting.remove(turn)
             self.free -= wanted
+            self.changed.notify_all()
         try:
             yield
         finally:
