@@ -64,19 +64,28 @@ impl Alarms {
     pub(super) fn post(&self, kind: Kind, since_ns: u64, budget_ms: u32) -> bool {
         self.since_ns.store(since_ns, Ordering::Relaxed);
         self.budget_ms.store(budget_ms, Ordering::Relaxed);
-        let left = |pending, may_replace: &dyn Fn(u32) -> bool| {
-            let (set, get) = (Ordering::SeqCst, Ordering::SeqCst);
-            self.pending
-                .fetch_update(set, get, |now| may_replace(now).then_some(pending))
-                .is_ok()
-        };
+        let order = Ordering::SeqCst;
         match kind {
-            Kind::Emergency(cause) => left(cause.0, &|_| true),
-            Kind::Power => {
-                left(Cause::POWER.0, &|now| matches!(now, NONE | DRILL));
+            Kind::Emergency(cause) => {
+                match self.pending.swap(cause.0, order) {
+                    // Nobody else answers them.
+                    DRILL => self.answer(Kind::Drill, Answer::Apart),
+                    number if Cause(number) == Cause::POWER => {
+                        self.answer(Kind::Power, Answer::Apart)
+                    }
+                    _ => {}
+                }
                 true
             }
-            Kind::Drill => left(DRILL, &|now| now == NONE),
+            Kind::Power => {
+                let may_replace = |now| matches!(now, NONE | DRILL).then_some(Cause::POWER.0);
+                let _ = self.pending.fetch_update(order, order, may_replace);
+                true
+            }
+            Kind::Drill => self
+                .pending
+                .compare_exchange(NONE, DRILL, order, order)
+                .is_ok(),
         }
     }
 

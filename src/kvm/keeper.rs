@@ -274,6 +274,15 @@ impl Keeper {
         self.changed.notify_all();
     }
 
+    /// Whatever the thread was told to do is done, or has nobody to be done for.
+    fn drop_alarm(&self) {
+        match self.alarms.take() {
+            None => {}
+            Some((Kind::Emergency(_), _)) => emergency::settled(),
+            Some((kind, _)) => self.alarms.answer(kind, Answer::Apart),
+        }
+    }
+
     /// Nobody is served any more.
     fn close(&self) {
         *self.mail.lock() = Mail::Closed;
@@ -281,12 +290,7 @@ impl Keeper {
         if !self.closed.swap(true, Ordering::SeqCst) {
             SERVING.fetch_sub(1, Ordering::AcqRel);
         }
-        match self.alarms.take() {
-            None => {}
-            // It has just done what it was told to.
-            Some((Kind::Emergency(_), _)) => emergency::settled(),
-            Some((kind, _)) => self.alarms.answer(kind, Answer::Apart),
-        }
+        self.drop_alarm();
     }
 }
 
@@ -375,13 +379,18 @@ unsafe extern "C" fn keep(data: *mut c_void) -> i32 {
                 }
                 Request::Thaw => vm.keeper.answer(thaw(&vm)),
                 Request::Abandon => {
+                    take_turns();
                     drop(mm);
                     vm.keeper.close();
                     break;
                 }
                 Request::End(exit, since_ns) => {
-                    take_turns();
+                    if emergency::remaining_ms().is_none() {
+                        take_turns();
+                    }
                     let discard = with_mm(&mm, || end(&vm, exit, since_ns, was_drilled));
+                    // What follows may take long, and nobody needs to wait for it.
+                    vm.keeper.drop_alarm();
                     vm.devices.end();
                     if let Some(image) = &vm.inner.lock().image {
                         image.ram.revoke();

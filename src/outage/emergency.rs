@@ -41,7 +41,7 @@ static STAGE: AtomicU32 = AtomicU32::new(NOT_YET);
 static CAUSE: AtomicU32 = AtomicU32::new(0);
 /// When it began, in ns of [`cpus::fast_ns`].
 static BEGAN: AtomicU64 = AtomicU64::new(0);
-/// When it ends, likewise; for a moment after it has begun that is not known yet.
+/// When it ends, likewise.
 static DEADLINE: AtomicU64 = AtomicU64::new(u64::MAX);
 /// The CPU that runs nobody any more, or -1.
 static LOST_CPU: AtomicI32 = AtomicI32::new(-1);
@@ -80,9 +80,14 @@ pub(super) unsafe fn run(cause: Cause, entered: *mut c::ftrace_regs) {
     // CAST: CPUs are few.
     let here = cpus::this() as i32;
     if !keeper::are_any() {
-        STAGE.store(OVER, Ordering::Release);
+        // Unless another CPU is at it: there were some just now.
+        let _ = STAGE.compare_exchange(NOT_YET, OVER, Ordering::AcqRel, Ordering::Acquire);
         return;
     }
+    let budget = u64::from(crate::emergency_ms()) * 1_000_000;
+    let now = cpus::fast_ns();
+    // Before anybody may see that there is an emergency. The first one counts.
+    DEADLINE.fetch_min(now.saturating_add(budget), Ordering::AcqRel);
     let first = STAGE
         .compare_exchange(NOT_YET, RUNNING, Ordering::AcqRel, Ordering::Acquire)
         .is_ok();
@@ -91,10 +96,7 @@ pub(super) unsafe fn run(cause: Cause, entered: *mut c::ftrace_regs) {
         return;
     }
     NOTICED_ON.store(here, Ordering::Release);
-    let budget = u64::from(crate::emergency_ms()) * 1_000_000;
-    let now = cpus::fast_ns();
     BEGAN.store(now, Ordering::Relaxed);
-    DEADLINE.store(now.saturating_add(budget), Ordering::Relaxed);
     CAUSE.store(cause.0, Ordering::Relaxed);
     // SAFETY: By this function's contract.
     let footing = unsafe { aside::look_down(entered) };

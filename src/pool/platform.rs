@@ -51,7 +51,13 @@ impl Platform {
             for number in 0..MODULES {
                 let mut buf = [0; 128];
                 match line(fmt!("{region}/mapping{number}"), &mut buf)? {
-                    Some(mapping) => found.ask_module(mapping.split(',').next().unwrap_or(""))?,
+                    Some(mapping) => {
+                        let name = mapping.split(',').next().unwrap_or("");
+                        // A platform that says nothing is one like any other.
+                        if let Err(e) = found.ask_module(name) {
+                            pr_warn!("what {name} says of its health cannot be read: {e:?}\n");
+                        }
+                    }
                     None => break,
                 }
             }

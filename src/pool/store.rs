@@ -138,8 +138,15 @@ impl Store {
         let device = Arc::new(device, GFP_KERNEL).map_err(|e| other(e.into()))?;
         let mut page = buffer(SUPERBLOCK_LEN).map_err(other)?;
         let mut pool = Pool::open(PoolMedia(device.clone()), &mut page).map_err(refusal)?;
-        if pool.heal(&mut page).map_err(refusal)? {
-            pr_warn!("one of the pool's two superblocks was damaged: rewritten from the other\n");
+        match pool.heal(&mut page) {
+            Ok(false) => {}
+            Ok(true) => pr_warn!(
+                "one of the pool's two superblocks was damaged: rewritten from the other\n"
+            ),
+            Err(why @ Refusal::Media(_)) => {
+                pr_warn!("one of the pool's two superblocks cannot be mended: {why}\n");
+            }
+            Err(why) => return Err(refusal(why)),
         }
         let mut buf = buffer(HEADER_LEN).map_err(other)?;
         let words = Memory::words(pool.geometry());
