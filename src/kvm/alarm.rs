@@ -5,7 +5,7 @@
 
 use super::capture::Occasion;
 use crate::life::Cause;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// What the alarm is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub(super) struct Alarms {
     /// An [`Answer`] each.
     power: AtomicU32,
     drill: AtomicU32,
+    /// There was an emergency: there is one in the life of the module.
+    emergency: AtomicBool,
 }
 
 impl Alarms {
@@ -56,6 +58,7 @@ impl Alarms {
             budget_ms: AtomicU32::new(0),
             power: AtomicU32::new(Answer::Apart as u32),
             drill: AtomicU32::new(Answer::Apart as u32),
+            emergency: AtomicBool::new(false),
         }
     }
 
@@ -67,6 +70,7 @@ impl Alarms {
         let order = Ordering::SeqCst;
         match kind {
             Kind::Emergency(cause) => {
+                self.emergency.store(true, order);
                 match self.pending.swap(cause.0, order) {
                     // Nobody else answers them.
                     DRILL => self.answer(Kind::Drill, Answer::Apart),
@@ -87,6 +91,11 @@ impl Alarms {
                 .compare_exchange(NONE, DRILL, order, order)
                 .is_ok(),
         }
+    }
+
+    /// Whether an emergency was left here, heard of by now or not.
+    pub(super) fn has_emergency(&self) -> bool {
+        self.emergency.load(Ordering::SeqCst)
     }
 
     /// The alarm that there is, once.

@@ -187,6 +187,11 @@ impl Keeper {
         }
     }
 
+    /// Whether it was told of an emergency.
+    pub(crate) fn heard_of_emergency(&self) -> bool {
+        self.alarms.has_emergency()
+    }
+
     /// Whether the thread ran last on this CPU.
     pub(crate) fn was_on(&self, cpu: Option<u32>) -> bool {
         let task = self.task.load(Ordering::Acquire);

@@ -278,10 +278,10 @@ fn tell_all(host: &Host) {
     let kind = Kind::Emergency(Cause(CAUSE.load(Ordering::Relaxed)));
     let began = BEGAN.load(Ordering::Relaxed);
     // Those that ran last on a CPU that is lost may not be told without its locks, which may cost the rest.
-    for was_on_lost in [false, true] {
+    for all in [false, true] {
         // The list is locked for moments; who holds it longer has been lost with its CPU.
         let told = host.try_each(remaining_ns, |vm| {
-            if vm.keeper.was_on(lost_cpu()) != was_on_lost {
+            if vm.keeper.heard_of_emergency() || !all && vm.keeper.was_on(lost_cpu()) {
                 return;
             }
             PENDING.fetch_add(1, Ordering::AcqRel);
