@@ -133,8 +133,11 @@ void nvhv_look_down(struct nvhv_footing *footing, struct ftrace_regs *entered)
 		footing->apart = false;
 	if (unwind_error(&state) || holds_timers())
 		footing->apart = false;
-	if (!footing->apart)
-		footing->onward = unexplained && nvhv_onward_past_scheduler(unexplained) ? unexplained : NULL;
+	/* Only KVM wants to be told of preemption: in KVM_RUN, which must get on, or its vCPU is torn. */
+	if (unexplained && (!footing->apart || (!footing->onward && !hlist_empty(&current->preempt_notifiers))))
+		footing->onward = nvhv_onward_past_lock(unexplained) ? unexplained : NULL;
+	else if (!footing->apart)
+		footing->onward = NULL;
 }
 
 static u64 host_xcr0, host_xss;

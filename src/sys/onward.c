@@ -68,7 +68,7 @@ bool nvhv_onward_possible(const char *entry, struct pt_regs *regs)
 	return count == HARDIRQ_OFFSET || count == SOFTIRQ_OFFSET;
 }
 
-bool nvhv_onward_past_scheduler(struct pt_regs *regs)
+bool nvhv_onward_past_lock(struct pt_regs *regs)
 {
 	if (cpu_feature_enabled(X86_FEATURE_FRED) || user_mode(regs))
 		return false;
