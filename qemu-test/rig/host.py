@@ -225,6 +225,12 @@ class Host:
             vm.expect_cold(limit=200)
         return resumed
 
+    def outlives_panic(self, vm, cause, after=""):
+        """The kernel panics in one of the ways of panics.py, and boots; as resume_or_refuse()."""
+        self.panic(cause, after)
+        self.boot()
+        return self.resume_or_refuse(vm)
+
     # Down.
 
     def power_cut(self):

@@ -14,13 +14,7 @@ def run(t):
     for work, append in (("counter", ""), ("mem", "size=32")):
         vm = host.start_vm(work, work=work, append=append)
         vm.wait_ticks(10)
-        refused = [f"{cause} {after}" for cause, after in PANICS if not goes_on(host, vm, cause, after)]
+        refused = [f"{cause} {after}" for cause, after in PANICS if not host.outlives_panic(vm, cause, after)]
         t.note(f"work={work}: {len(refused)} of {len(PANICS)} were refused: {', '.join(refused) or 'none'}")
         check(len(refused) <= REFUSED, f"work={work}: too many were refused")
         host.kill_vmm(vm, "KILL")
-
-
-def goes_on(host, vm, cause, after):
-    host.panic(cause, after)
-    host.boot()
-    return host.resume_or_refuse(vm)

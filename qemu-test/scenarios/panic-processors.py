@@ -6,7 +6,6 @@ from rig.check import check
 from rig.paths import HERE
 from rig.vm import load
 from vmm import tiny
-from vmm.tiny import bound
 
 HARDWARE = {"cpus": 2}
 NEEDS = tiny.NEEDS
@@ -33,9 +32,7 @@ def run(t):
         check(not torn or "VMs are torn" in said, f"nothing says that {torn} are torn: {said[-3000:]}")
         t.note(f"{cause} {after}: {len(sealed)} of {len(VMS)} were sealed")
         for name in torn:
-            refused = host.attempt(bound(name, "bench", "--irqchip", "kernel", "--ram", str(many.VMS[name])))
-            check(refused.status == 125 and "torn" in refused.stderr, f"{name} is torn, but: {refused}")
-            host.run(["nvhv", "discard", name, "--force"])
+            many.check_refused(host, name)
             born[name] = life + 1
         many.start(host, life + 1, VMS)
         for name in sealed:

@@ -9,7 +9,6 @@ from rig.check import check
 from rig.paths import HERE
 from rig.vm import load
 from vmm import tiny
-from vmm.tiny import bound
 
 NEEDS = tiny.NEEDS
 LIMIT = 600
@@ -45,9 +44,7 @@ def run(t):
         check(promised <= sealed, f"{promised} were said to be sealed: {states}")
         t.note(f"{len(sealed)} of 16 VMs were sealed when the power was gone")
         for name in torn:
-            refused = host.attempt(bound(name, "bench", "--irqchip", "kernel", "--ram", str(sixteen.VMS[name])))
-            check(refused.status == 125 and "torn" in refused.stderr, f"{name} is torn, but: {refused}")
-            host.run(["nvhv", "discard", name, "--force"])
+            sixteen.check_refused(host, name)
         sixteen.start(host, life + 1, sealed)
         for name in sealed:
             sixteen.check_all_lives(host, name, 0, life + 1)

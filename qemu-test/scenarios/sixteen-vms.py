@@ -40,6 +40,13 @@ def check_all_lives(host, name, first, last):
     check_goes_on(*(said(host, name, life) for life in range(first, last + 1)))
 
 
+def check_refused(host, name):
+    """A VM is torn, and therefore refused; it is thrown away."""
+    refused = host.attempt(bound(name, "bench", "--irqchip", "kernel", "--ram", str(VMS[name])))
+    check(refused.status == 125 and "torn" in refused.stderr, f"{name} is torn, but: {refused}")
+    host.run(["nvhv", "discard", name, "--force"])
+
+
 def run(t):
     host = t.boot()
     start(host, 0)
