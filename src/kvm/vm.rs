@@ -480,10 +480,11 @@ impl Vm {
     /// Closes the gate: kicks every vCPU out of KVM and waits until nobody is inside.
     pub(crate) fn freeze(&self, deadline_ms: u32) -> Result {
         let kick = |vcpu: &Arc<Vcpu>| {
-            vcpu.kick();
+            // Before it is woken by the kick: not on a CPU that is lost, which looks idle, and whose lock that takes.
             if emergency::remaining_ms().is_some() {
                 vcpu.hasten();
             }
+            vcpu.kick();
         };
         if let Some(torn) = self.vcpus.lock().iter().find(|vcpu| vcpu.is_torn()) {
             pr_emerg!(
