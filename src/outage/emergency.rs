@@ -14,7 +14,7 @@
 //!   step of its own any more, so others may have its CPU. This works with one CPU too.
 //! - If the scheduler itself, or a timer, is below it on its stack, that cannot be. Then it wakes the threads
 //!   of the other CPUs by an interrupt each. The first of them tells the keepers. The CPU of the trigger
-//!   runs no thread until the end, so what waits for it is moved away; it spins, and writes back its own
+//!   runs no thread until the end, and the other CPUs' scheduler is told so; it spins, and writes back its own
 //!   caches when it is asked to.
 //!
 //! The threads of the other CPUs, if there are any, look after all of this: that no keeper sleeps over what it
@@ -98,8 +98,14 @@ pub(super) unsafe fn run(cause: Cause, entered: *mut c::ftrace_regs) {
     NOTICED_ON.store(here, Ordering::Release);
     BEGAN.store(now, Ordering::Relaxed);
     CAUSE.store(cause.0, Ordering::Relaxed);
+    // At once: who waits for a lock that this context holds is lost with it.
+    cpus::give_up();
     // SAFETY: By this function's contract.
     let footing = unsafe { aside::look_down(entered) };
+    let goes_onward = entered.is_null() && !footing.onward.is_null();
+    if footing.untrusted || footing.solid || footing.apart || goes_onward {
+        cpus::take_back();
+    }
     if footing.untrusted {
         STAGE.store(OVER, Ordering::Release);
         pr_emerg!("VMs are torn: the hardware has failed, and what they would be sealed with cannot be trusted\n");
@@ -110,7 +116,7 @@ pub(super) unsafe fn run(cause: Cause, entered: *mut c::ftrace_regs) {
         // Before this CPU may run others, who need its timer to be got rid of.
         aside::start_deadline(remaining_ns());
     }
-    if entered.is_null() && !footing.onward.is_null() {
+    if goes_onward {
         IN_PLACE.store(here, Ordering::Release);
         cpus::wake_others();
         // SAFETY: They were found just now. Nobody but a panic comes here without registers, and our thread
@@ -133,10 +139,13 @@ pub(super) unsafe fn run(cause: Cause, entered: *mut c::ftrace_regs) {
         // SAFETY: By this function's contract; only the first one comes here.
         unsafe { aside::step_aside(lead_and_wait) };
     } else {
+        // SAFETY: By this function's contract.
+        unsafe { cpus::never_wake_current() };
         LOST_CPU.store(here, Ordering::Release);
         if cpus::wake_others() > 0 {
             spin();
         }
+        cpus::take_back();
     }
     over();
 }
@@ -263,10 +272,6 @@ fn lead() {
     if LED.swap(true, Ordering::AcqRel) {
         return;
     }
-    if let Some(cpu) = lost_cpu() {
-        // SAFETY: Nobody else is told of the lost CPU yet.
-        unsafe { c::nvhv_cpus_without(cpu) };
-    }
     if let Some(host) = host::get() {
         host.going_down.store(true, Ordering::Relaxed);
         tell_all(&host);
@@ -323,7 +328,7 @@ pub(crate) fn remaining_ms() -> Option<u32> {
     running.then(|| u32::try_from(remaining_ns() / 1_000_000).unwrap_or(u32::MAX))
 }
 
-/// Has `task` run on a CPU that is there, and before others, unless it is lost itself.
+/// Has `task` run before others, unless it is lost itself, or its CPU is.
 ///
 /// # Safety
 ///
@@ -332,12 +337,9 @@ pub(crate) unsafe fn hasten(task: *mut c::task_struct) {
     if is_lost(task) {
         return;
     }
-    // SAFETY: By this function's contract; a task that is not lost does not run on the lost CPU.
+    // SAFETY: By this function's contract. What ran last on the lost CPU may wait there, under a lock that stays locked.
     unsafe {
-        if lost_cpu().is_some() {
-            // Wherever it is now: to the scheduler the lost CPU looks like a good place for a real-time task.
-            c::nvhv_run_elsewhere(task);
-        } else {
+        if !lost_cpu().is_some_and(|cpu| c::nvhv_was_on(task, cpu)) {
             c::sched_set_fifo(task);
         }
     }

@@ -124,33 +124,32 @@ void nvhv_hurry(void)
 		sched_set_fifo(current);
 }
 
-/* Written by one thread before the others read it. */
-static struct cpumask others;
-static unsigned int without;
-
-void nvhv_cpus_without(unsigned int cpu)
+void nvhv_cpu_give_up(void)
 {
-	without = cpu;
-	cpumask_copy(&others, cpu_online_mask);
-	cpumask_clear_cpu(cpu, &others);
+	unsigned int cpu = raw_smp_processor_id();
+
+	if (num_active_cpus() < 2)
+		return;
+	/* As a CPU that is unplugged: no task is put there when it is woken, and none is fetched from there. */
+	set_cpu_dying(cpu, true);
+	set_cpu_active(cpu, false);
+}
+
+void nvhv_cpu_take_back(void)
+{
+	unsigned int cpu = raw_smp_processor_id();
+
+	set_cpu_active(cpu, true);
+	set_cpu_dying(cpu, false);
+}
+
+void nvhv_never_wake_current(void)
+{
+	/* Who wakes a task that is about to sleep waits until it has left its CPU. One that is awake is let be. */
+	WRITE_ONCE(current->__state, TASK_RUNNING);
 }
 
 bool nvhv_was_on(struct task_struct *task, unsigned int cpu) { return task_cpu(task) == cpu; }
-
-void nvhv_run_elsewhere(struct task_struct *task)
-{
-	if (nvhv_was_on(task, without)) {
-		/*
-		 * It sleeps, or waits for that CPU. To change it as one should takes the lock of that CPU's run queue, which
-		 * may be why the CPU is lost. Whoever wakes it looks at these.
-		 */
-		cpumask_copy(&task->cpus_mask, &others);
-		task->nr_cpus_allowed = cpumask_weight(&others);
-		return;
-	}
-	set_cpus_allowed_ptr(task, &others);
-	sched_set_fifo(task);
-}
 
 void nvhv_panic_for_other(void)
 {

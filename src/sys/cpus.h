@@ -31,13 +31,11 @@ void nvhv_irq_enable(void);
 /* Current comes before others from now on, unless it is the idle task. */
 void nvhv_hurry(void);
 
-/* Names a CPU that runs nobody any more. */
-void nvhv_cpus_without(unsigned int cpu);
-/*
- * Has a task run on other ones only, and before others. It does not run on that one now; if it did last, it comes
- * before nobody.
- */
-void nvhv_run_elsewhere(struct task_struct *task);
+/* The scheduler of the other CPUs, if there are any, does without this one, whose run queue may stay locked. */
+void nvhv_cpu_give_up(void);
+void nvhv_cpu_take_back(void);
+/* Nobody waits for the current task, which makes no step any more, to leave its CPU. */
+void nvhv_never_wake_current(void);
 /* Whether a task ran on this CPU last. */
 bool nvhv_was_on(struct task_struct *task, unsigned int cpu);
 /* Panics on this CPU; if another one has begun to, and does not get on, restarts the machine. */

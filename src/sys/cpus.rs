@@ -59,6 +59,28 @@ pub(crate) unsafe fn hurry() {
     unsafe { c::nvhv_hurry() }
 }
 
+/// Has the scheduler do without this CPU until [`take_back`], if there are others. In any context.
+pub(crate) fn give_up() {
+    // SAFETY: May be called anywhere. Tasks go elsewhere meanwhile, as while a CPU is unplugged.
+    unsafe { c::nvhv_cpu_give_up() }
+}
+
+/// This CPU is one as the others are.
+pub(crate) fn take_back() {
+    // SAFETY: It is up: nobody unplugs a CPU that looks after an emergency.
+    unsafe { c::nvhv_cpu_take_back() }
+}
+
+/// Nobody waits for the current task to fall asleep, as who wakes one does that is about to.
+///
+/// # Safety
+///
+/// The task makes no step any more.
+pub(crate) unsafe fn never_wake_current() {
+    // SAFETY: By this function's contract nobody misses its sleep.
+    unsafe { c::nvhv_never_wake_current() }
+}
+
 /// Writes back this CPU's caches.
 pub(crate) fn write_back_here() {
     // SAFETY: Changes nothing but the caches.
