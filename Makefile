@@ -7,10 +7,10 @@
 #   BUILD=DIRECTORY  put everything that is made there instead of in build/
 #   SCENARIOS=...    the scenarios that `make test-vm` runs, instead of all
 
-export KERNEL FLAVOUR KDIR BUILD MIRROR
+export KERNEL FLAVOUR KDIR BUILD MIRROR DESTDIR
 ROOT = $(or $(BUILD),$(CURDIR)/build)/root
 SHELL := /bin/bash
-.PHONY: all module tools vmms demo test test-host test-vm test-rig bench check-env fmt lint clean help
+.PHONY: all module tools vmms install demo test test-host test-vm test-rig bench check-env fmt lint clean help
 .DEFAULT_GOAL := all
 
 all: module tools		## build/nvhv.ko and build/nvhv
@@ -24,6 +24,9 @@ tools:				## the nvhv command
 vmms:				## VMMs of others that scenarios run unmodified
 	@scripts/build-alioth
 	@scripts/build-libkrun
+
+install:			## the command, its units and the module, on this machine or below DESTDIR
+	@scripts/install
 
 demo: all			## watch a Redis guest outlive a power cut
 	@qemu-test/demo

@@ -43,6 +43,7 @@ class Host:
         self.log_from = 0
         self.outage_from = 0
         self.has_pool = False
+        self.is_installed = False
         self.module_parameters = ""
         self.forbidden = None  # why this host may not be booted any more
         self.overlay(payload.image, self.disk)
@@ -75,7 +76,8 @@ class Host:
         self.boots += 1
         self.boot_id = hello["hello"]
         self.mark(f"boot {self.boots} is up")
-        self.run("mount --bind /payload/modules /lib/modules")
+        if not self.hardware.get("init"):
+            self.run("mount --bind /payload/modules /lib/modules")
         if self.has_pool:
             self.load_module()
 
@@ -117,7 +119,16 @@ class Host:
         self.load_module()
 
     def load_module(self):
+        if self.is_installed:
+            self.run("systemctl start nvhv", 120)  # which it does by itself, some time soon
+            return
         self.run(f"insmod /payload/nvhv.ko {self.module_parameters}", 60)
+
+    def install(self):
+        """Installs what a user installs, on a host with systemd; from now on it works by itself after each boot."""
+        self.run("cp -a /payload/install/. / && depmod && systemd-tmpfiles --create nvhv.conf && systemctl daemon-reload", 120)
+        self.run("systemctl enable nvhv nvhv-resume nvhv-seal")
+        self.is_installed = True
 
     def unload_module(self):
         self.run("rmmod nvhv", 60)
@@ -245,7 +256,10 @@ class Host:
 
     def reboot(self, grace=10):
         """An orderly reboot, as init does it; the machine has gone through reset when this returns."""
-        self.agent.post("lose", how="reboot", grace=grace)
+        if self.hardware.get("init"):
+            self.run("systemctl reboot --no-block")
+        else:
+            self.agent.post("lose", how="reboot", grace=grace)
         self.expect_off("guest-reset")
 
     def poweroff(self, grace=10):

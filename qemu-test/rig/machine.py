@@ -27,11 +27,13 @@ class Machine:
     """One power-on of the host's hardware."""
 
     def __init__(self, payload, directory, disk, pmem, *, cpus=1, memory="3G", pmem_size="1026M",
-                 persistence=None, reports=4, cmdline="", guest_disk=None):
+                 persistence=None, reports=4, cmdline="", guest_disk=None, init=None):
         directory = os.fspath(directory)
         agent, far_agent = socket.socketpair()
         qmp, far_qmp = socket.socketpair()
         self.agent = agent
+        if init:
+            cmdline = f"{cmdline} nvhv.init={init}"
         platform = "q35,nvdimm=on" + (f",nvdimm-persistence={persistence}" if persistence else "")
         command = [
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",

@@ -12,9 +12,10 @@ OUT = BUILD / "qemu-test"
 PAYLOAD = OUT / "payload"
 
 
-def script(name, *args):
-    """Runs a set-up script and returns the last line it prints."""
-    result = subprocess.run([TOP / "scripts" / name, *args], stdout=subprocess.PIPE, text=True)
+def script(name, *args, **variables):
+    """Runs a set-up script, with variables of its environment, and returns the last line it prints."""
+    environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
+    result = subprocess.run([TOP / "scripts" / name, *args], stdout=subprocess.PIPE, text=True, env=environment)
     if result.returncode != 0:
         raise SystemExit(f"scripts/{name} failed with status {result.returncode}")
     lines = result.stdout.split("\n")

@@ -19,7 +19,19 @@ from pathlib import Path
 from .paths import BUILD, HERE, OUT, PAYLOAD, in_root, script
 
 HOST_MODULES = {"first": ["virtio_blk", "ext4", "9pnet_virtio", "9p"],
-                "rest": ["nfit", "nd_pmem", "dax_pmem", "device_dax", "kvm_amd"]}
+                "rest": ["nfit", "nd_pmem", "dax_pmem", "device_dax", "kvm_amd"],
+                "systemd": ["overlay"]}
+# The agent as a service of a host with systemd. It goes down last, by the rig's own doing.
+AGENT_UNIT = """[Unit]
+Description=Agent of the rig
+DefaultDependencies=no
+After=local-fs.target
+[Service]
+ExecStart=/payload/host/init
+KillMode=none
+[Install]
+WantedBy=sysinit.target
+"""
 # virtio-pci and virtio-console are part of the stock kernel.
 GUEST_MODULES = ["virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng", "ext4"]
 # For VMMs that tell of virtio-mmio devices on the command line only: what such VMMs have is used.
@@ -121,14 +133,19 @@ class Payload:
         return out
 
     def disk_image(self):
-        for directory in ("payload", "share", "lib/modules"):
+        for directory in ("payload", "share", "lib/modules", "var/modules/upper", "var/modules/work", "etc/systemd/system/sysinit.target.wants"):
             (self.root / directory).mkdir(parents=True, exist_ok=True)
+        unit = self.root / "etc/systemd/system/nvhv-agent.service"
+        unit.write_text(AGENT_UNIT)
+        wanted = unit.parent / "sysinit.target.wants" / unit.name
+        wanted.unlink(missing_ok=True)
+        wanted.symlink_to(f"../{unit.name}")
         return self.ext4_of(self.root, "host", IMAGE_SIZE)
 
     def ext4_of(self, root, kind, size):
         """An image of a root, made again when its recipe changes."""
         recipe = Path(f"{root}.recipe").read_text()
-        name = hashlib.sha256((recipe + size).encode()).hexdigest()[:12]
+        name = hashlib.sha256((recipe + size + AGENT_UNIT).encode()).hexdigest()[:12]
         out = OUT / f"{kind}-{name}.ext4"
         if not out.exists():
             for old in OUT.glob(f"{kind}-*.ext4"):
@@ -157,6 +174,8 @@ class Payload:
                   "bin/libkrun-vmm": BUILD / "libkrun-vmm"}
         for name, source in copies.items():
             refresh(source, PAYLOAD / name)
+        if copies["bin/nvhv"].exists() and copies["nvhv.ko"].exists():
+            script("install", DESTDIR=PAYLOAD / "install")
         modules = PAYLOAD / "modules"
         if (modules / ".version").exists() and (modules / ".version").read_text() == self.version:
             return

@@ -42,8 +42,8 @@ print(*answers[1:])
 
 class Vm:
     def __init__(self, host, name, port, *, vmm="microvm", work="counter", cpus=1, memory="128M", cpu="host",
-                 irqchip="on", bound=True, run_options=(), uid=0, initrd=None, append="", devices=None, **extra):
-        """VMM names a file of vmm/; WORK and APPEND go to the guest's program; DEVICES are arguments for
+                 irqchip="on", bound=True, run_options=(), wrapper=(), uid=0, initrd=None, append="", devices=None, **extra):
+        """VMM names a file of vmm/; WRAPPER becomes the VMM; WORK and APPEND go to the guest's program; DEVICES are arguments for
         Devices, none by default; EXTRA is for that VMM."""
         self.host = host
         self.name = name
@@ -54,6 +54,7 @@ class Vm:
         self.irqchip = irqchip
         self.bound = bound
         self.run_options = list(run_options)
+        self.wrapper = list(wrapper)
         self.uid = uid
         self.extra = extra
         self.kernel = "/payload/vmlinuz"
@@ -74,18 +75,22 @@ class Vm:
 
     def command(self):
         """The whole command: the unmodified VMM, behind `nvhv run` when the VM is bound to its name."""
-        argv = load(HERE / "vmm" / f"{self.vmm}.py").command(self)
+        argv = [*self.wrapper, *load(HERE / "vmm" / f"{self.vmm}.py").command(self)]
         return ["nvhv", "run", "--name", self.name, *self.run_options, "--", *argv] if self.bound else argv
 
     def start(self):
         """Starts the VMM's process, the first time or again, always with the same command."""
-        self.cuts.append(len(self.data()))
-        self.seen = len(self.messages())
+        self.is_about_to_start()
         self.devices.prepare()
-        self.host.note_log()
-        self.log_base = self.log_outside.stat().st_size if self.log_outside.exists() else 0
         self.pid = self.host.agent.ask("spawn", name=self.name, argv=self.command(), output=self.log, uid=self.uid)
         return self
+
+    def is_about_to_start(self):
+        """What it says from now on, its VMM says that this or somebody else starts."""
+        self.cuts.append(len(self.data()))
+        self.seen = len(self.messages())
+        self.host.note_log()
+        self.log_base = self.log_outside.stat().st_size if self.log_outside.exists() else 0
 
     def wait_exit(self, limit=30):
         """The VMM's exit status (negative: the signal that ended it); it must end by itself in time."""

@@ -133,8 +133,12 @@ void nvhv_look_down(struct nvhv_footing *footing, struct ftrace_regs *entered)
 		footing->apart = false;
 	if (unwind_error(&state) || holds_timers())
 		footing->apart = false;
-	/* Only KVM wants to be told of preemption: in KVM_RUN, which must get on, or its vCPU is torn. */
-	if (unexplained && (!footing->apart || (!footing->onward && !hlist_empty(&current->preempt_notifiers))))
+	/*
+	 * Only KVM wants to be told of preemption: in KVM_RUN, which must get on, or its vCPU is torn. And other CPUs may wait
+	 * for any lock that the NMI came upon, with interrupts disabled, and see to it that a CPU which hangs is no loss of time.
+	 */
+	if (unexplained && (!footing->apart || num_online_cpus() > 1 ||
+			    (!footing->onward && !hlist_empty(&current->preempt_notifiers))))
 		footing->onward = nvhv_onward_past_lock(unexplained) ? unexplained : NULL;
 	else if (!footing->apart)
 		footing->onward = NULL;

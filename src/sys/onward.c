@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Going on after an interrupt that never ends; see onward.h. */
+#include <linux/context_tracking_state.h>
 #include <linux/cpufeature.h>
+#include <linux/cpumask.h>
 #include <linux/kallsyms.h>
 #include <linux/kvm_host.h>
 #include <linux/objtool.h>
@@ -13,8 +15,9 @@
 #include "cpus.h"
 #include "onward.h"
 
-/* The preemption count of what goes on. */
+/* The preemption count of what goes on, and whether it is an NMI that came upon it. */
 static unsigned int count_onward;
+static bool from_nmi;
 
 static bool is_nmi(const char *entry) { return !strcmp(entry, "asm_exc_nmi") || !strcmp(entry, "end_repeat_nmi"); }
 
@@ -63,29 +66,34 @@ bool nvhv_onward_possible(const char *entry, struct pt_regs *regs)
 	else
 		return false;
 	count -= count_onward;
-	if (is_nmi(entry))
+	from_nmi = is_nmi(entry);
+	if (from_nmi)
 		return count == NMI_OFFSET + HARDIRQ_OFFSET;
 	return count == HARDIRQ_OFFSET || count == SOFTIRQ_OFFSET;
 }
 
 bool nvhv_onward_past_lock(struct pt_regs *regs)
 {
-	if (cpu_feature_enabled(X86_FEATURE_FRED) || user_mode(regs))
+	/* Where RCU did not watch, it would have to be told that it need not any more. */
+	if (cpu_feature_enabled(X86_FEATURE_FRED) || user_mode(regs) || __this_cpu_read(context_tracking.nmi_nesting) == 1)
 		return false;
+	from_nmi = true;
 	/* The NMI holds nothing, so what it does not count itself is what it came upon. */
 	count_onward = preempt_count() - NMI_OFFSET - HARDIRQ_OFFSET;
-	/* Who waits for a lock may wait for ever. */
-	return !is_in(regs->ip, "native_queued_spin_lock_slowpath");
+	/* With one CPU, who waits for a lock waits for ever. */
+	return num_online_cpus() > 1 || !is_in(regs->ip, "native_queued_spin_lock_slowpath");
 }
 
 void nvhv_go_onward(struct pt_regs *regs)
 {
 	/*
-	 * What an entry has done beyond the count is left undone: RCU watches, the interrupts' stack counts as used, so
-	 * others stay on that of the task, and this CPU takes no further NMI. All of that is good enough for a CPU that
-	 * is about to panic.
+	 * What an entry has done beyond the counts is left undone: the interrupts' stack counts as used, so others stay on
+	 * that of the task, and this CPU takes no further NMI. All of that is good enough for a CPU that is about to panic.
 	 */
 	local_irq_disable();
+	/* As ct_nmi_exit() where RCU watched before: an idle CPU that comes to its end looks at it. */
+	if (from_nmi)
+		__this_cpu_sub(context_tracking.nmi_nesting, 2);
 	nvhv_cpus_wake_here();
 	preempt_count_set(count_onward);
 	/* As the entry's own end does: the general registers in their order, without orig_ax, then the rest. */

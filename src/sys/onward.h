@@ -17,8 +17,8 @@ bool nvhv_is_interrupt(const char *entry);
 bool nvhv_onward_possible(const char *entry, struct pt_regs *regs);
 
 /*
- * The same of an NMI that holds no lock, upon what cannot be left as it is: it may have interrupts disabled, and is about
- * to let go of a lock of the scheduler or of timers, or to finish what KVM does for a vCPU.
+ * The same of an NMI that holds no lock, upon what should not be left as it is: it may have interrupts disabled, and is about
+ * to let go of a lock, or to finish what KVM does for a vCPU.
  */
 bool nvhv_onward_past_lock(struct pt_regs *regs);
 

@@ -35,6 +35,12 @@ pub enum Verb {
     Seal(Seal),
     /// Let a VM go on after 'seal'
     Thaw(Which),
+    /// Start VMs again as they were started when they were sealed
+    Resume(Resume),
+    /// Have 'resume --all' start a VM, as it is called when the host has booted
+    Enable(Enable),
+    /// Have it not
+    Disable(Disable),
     /// Measure what a power failure costs here: seal all VMs as 'seal --now' does, and let them go on
     Drill(Drill),
     /// Say which prerequisites hold, and how to mend the others
@@ -70,6 +76,9 @@ pub struct Run {
     /// cache, so that what is acknowledged is stable
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Disk::AsIs)]
     pub disk: Disk,
+    /// Record this variable, too, for 'resume', beside PATH, HOME, LANG and their kind
+    #[arg(long, value_name = "VARIABLE")]
+    pub env: Vec<String>,
     /// The VMM and its arguments
     #[arg(last = true, required = true, value_name = "VMM")]
     pub command: Vec<OsString>,
@@ -143,6 +152,41 @@ pub struct Seal {
 }
 
 #[derive(Args)]
+#[group(skip)]
+#[command(group(ArgGroup::new("whom").required(true).args(["name", "all"])))]
+pub struct Resume {
+    /// The VM's name
+    pub name: Option<String>,
+    /// All that are enabled and have an image
+    #[arg(long)]
+    pub all: bool,
+    /// Become the VMM, rather than start it in the background
+    #[arg(long, requires = "name", conflicts_with_all = ["all", "jobs", "timeout"])]
+    pub foreground: bool,
+    /// How many to start at a time; by default as many as there are processors
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<std::num::NonZeroUsize>,
+    /// How long each may take until it runs, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub timeout: u64,
+}
+
+#[derive(Args)]
+pub struct Enable {
+    /// The VM's name
+    pub name: String,
+    /// Those of a higher priority are started first
+    #[arg(long, value_name = "0..255", default_value_t = 0)]
+    pub priority: u8,
+}
+
+#[derive(Args)]
+pub struct Disable {
+    /// The VM's name
+    pub name: String,
+}
+
+#[derive(Args)]
 pub struct Drill {
     /// How long there would be power, instead of the module's holdup_ms
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..))]
@@ -192,6 +236,16 @@ mod tests {
         assert!(Cli::try_parse_from(["nvhv", "seal", "--now", "--budget", "20"]).is_ok());
         assert!(Cli::try_parse_from(["nvhv", "seal", "--all", "--now"]).is_err());
         assert!(Cli::try_parse_from(["nvhv", "seal", "--all", "--budget", "20"]).is_err());
+    }
+
+    #[test]
+    fn resumes_one_or_all() {
+        assert!(Cli::try_parse_from(["nvhv", "resume"]).is_err());
+        assert!(Cli::try_parse_from(["nvhv", "resume", "a", "--all"]).is_err());
+        assert!(Cli::try_parse_from(["nvhv", "resume", "a", "--foreground"]).is_ok());
+        assert!(Cli::try_parse_from(["nvhv", "resume", "--all", "--foreground"]).is_err());
+        assert!(Cli::try_parse_from(["nvhv", "resume", "--all", "--jobs", "0"]).is_err());
+        assert!(Cli::try_parse_from(["nvhv", "resume", "--all", "--jobs", "2"]).is_ok());
     }
 
     #[test]

@@ -11,9 +11,12 @@ mod dax;
 mod device;
 mod devices;
 mod drill;
+mod enable;
 mod failure;
 mod format;
+mod launch;
 mod list;
+mod resume;
 mod run;
 mod select;
 mod show;
@@ -34,6 +37,9 @@ fn main() -> ExitCode {
         Verb::Discard(args) => select::discard(&args),
         Verb::Seal(args) => select::seal(&args),
         Verb::Thaw(args) => select::thaw(&args),
+        Verb::Resume(args) => resume::resume(&args),
+        Verb::Enable(args) => enable::enable(&args),
+        Verb::Disable(args) => enable::disable(&args),
         Verb::Drill(args) => drill::drill(&args),
         Verb::Check(args) => check::check(&args),
     };

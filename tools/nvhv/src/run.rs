@@ -5,6 +5,7 @@
 use crate::cli::{Disk, Run};
 use crate::device::{refused, Device};
 use crate::failure::Failure;
+use crate::launch::{Launch, Store};
 use nvhv_pure::abi::Bind;
 use nvhv_pure::life::{Name, Policy};
 use std::io;
@@ -26,12 +27,24 @@ pub fn run(args: &Run) -> Result<(), Failure> {
         let bound = device.bind(&bind);
         bound.map_err(|error| Failure::NotRun(refused(&args.name, error).to_string()))?;
     }
+    record(args);
     let error = Command::new(vmm).args(vmm_args).exec();
     let text = format!("{}: {error}", vmm.to_string_lossy());
     Err(match error.kind() {
         io::ErrorKind::NotFound => Failure::NoVmm(text),
         _ => Failure::CannotRun(text),
     })
+}
+
+/// Records how the VM was started. It starts without that as well.
+fn record(args: &Run) {
+    let launch = Launch::of_this_process(&args.name, &args.env);
+    if let Err(error) = launch.and_then(|launch| Store::open().save(launch)) {
+        eprintln!(
+            "nvhv: {}: 'nvhv resume' will not know how it is started: {error}",
+            args.name
+        );
+    }
 }
 
 fn policy(args: &Run) -> Result<Policy, Failure> {

@@ -5,6 +5,7 @@
 use crate::cli::{Discard, Seal, Which};
 use crate::device::{refused, Device};
 use crate::failure::Failure;
+use crate::launch::Store;
 use crate::text;
 use crate::vm::Vm;
 use nix::errno::Errno;
@@ -23,7 +24,10 @@ pub fn discard(args: &Discard) -> Result<(), Failure> {
         )));
     }
     let done = device.discard(&select(&args.name)?);
-    done.map_err(|error| explained(&device, &args.name, error))
+    done.map_err(|error| explained(&device, &args.name, error))?;
+    // There may be no record of it.
+    let _ = Store::open().remove(&vm.name);
+    Ok(())
 }
 
 /// Freezes and seals.

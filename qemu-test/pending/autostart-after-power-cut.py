@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0
+"""On a host with systemd, three enabled VMs go on after a power cut and after a reboot, and nobody types anything."""
+
+from rig.check import check
+
+HARDWARE = {"init": "systemd"}
+LIMIT = 900
+
+# A VMM as many are: it does not start over what another process of it has left.
+PICKY = "test ! -e /var/tmp/vmm.pid || exit 9; echo $$ >/var/tmp/vmm.pid; exec \"$@\""
+
+
+def run(t):
+    host = t.boot()
+    host.install()
+    host.run("useradd --uid 1000 --create-home owner")
+    # Another user's; one that is picky; one with several processors.
+    owned = host.start_vm("owned", uid=1000)
+    picky = host.start_vm("picky", wrapper=["sh", "-c", PICKY, "vmm"])
+    several = host.start_vm("several", work="smp", cpus=2)
+    other = host.start_vm("other")
+    vms = (owned, picky, several)
+    for vm in (*vms, other):
+        vm.wait_ticks(5, limit=200)
+    for priority, vm in enumerate(vms):
+        host.run(f"nvhv enable {vm.name} --priority {priority}")
+
+    # Without a word of anybody's, each at the priority that it was given.
+    host.run("nvhv seal --all")
+    for vm in vms:
+        vm.is_about_to_start()
+    host.power_cut()
+    host.boot()
+    for vm in vms:
+        vm.expect_continued(ticks=3, limit=200)
+    host.expect_state(other, "sealed")
+    began = [line for line in host.run("journalctl -b -u nvhv-resume -o cat").splitlines() if "runs as process" in line]
+    check(began and began[0].startswith("several: "), f"{began}: the one of the highest priority is not the first")
+    journal = host.run("journalctl -b -u nvhv-vm-picky -o cat")
+    check("/var/tmp/vmm.pid" in journal, f"nothing was left behind: {journal}")
+
+    # As whom, and where, each was.
+    pid = host.images()["owned"]["pid"]
+    status = host.run(f"cat /proc/{pid}/status")
+    check("Uid:\t1000\t1000" in status and "Gid:\t1000\t1000" in status, f"it does not run as its user: {status}")
+    check("nvhv-vm-owned.service" in host.run(f"cat /proc/{pid}/cgroup"), "it is no service of its own")
+
+    # All are sealed before systemd ends any of them.
+    for vm in vms:
+        vm.is_about_to_start()
+    host.outage_from = host.console.size()
+    host.reboot()
+    host.boot()
+    for vm in vms:
+        vm.expect_continued(ticks=3, limit=200)
+        check(host.images()[vm.name]["cause"] == "request", f"{vm.name} was not sealed on request: {host.images()[vm.name]}")
+
+    # One that is disabled waits until it is asked for; one that runs, or of which nothing is known, is not started.
+    host.run("nvhv disable several")
+    check("it runs" in host.attempt("nvhv resume picky").stderr, "one that runs can be resumed")
+    check(host.attempt("nvhv resume nobody").status == 4, "one that nobody knows can be resumed")
+    several.is_about_to_start()
+    host.run("systemctl stop nvhv-vm-several")
+    host.expect_state(several, "sealed")
+    check("several" not in host.run("nvhv resume --all"), "a disabled one was resumed")
+    host.expect_state(several, "sealed")
+    host.run("nvhv resume several", 120)
+    several.expect_continued(ticks=3, limit=200)
+
+    # What was discarded is forgotten.
+    host.run("systemctl stop nvhv-vm-several")
+    host.run("nvhv discard several --force")
+    check(host.attempt("nvhv resume several").status == 4, "it is known how to start what was discarded")
+    host.run("systemctl stop nvhv-vm-owned nvhv-vm-picky")
