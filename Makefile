@@ -10,7 +10,7 @@
 export KERNEL FLAVOUR KDIR BUILD MIRROR DESTDIR
 ROOT = $(or $(BUILD),$(CURDIR)/build)/root
 SHELL := /bin/bash
-.PHONY: all module tools vmms install demo test test-host test-vm test-rig bench check-env fmt lint clean help
+.PHONY: all module tools vmms install deb demo test test-host test-vm test-rig bench check-env fmt lint clean help
 .DEFAULT_GOAL := all
 
 all: module tools		## build/nvhv.ko and build/nvhv
@@ -28,6 +28,9 @@ vmms:				## VMMs of others that scenarios run unmodified
 install:			## the command, its units and the module, on this machine or below DESTDIR
 	@scripts/install
 
+deb: all			## packages in build/deb
+	@scripts/build-deb
+
 demo: all			## watch a Redis guest outlive a power cut
 	@qemu-test/demo
 
@@ -36,7 +39,7 @@ test: test-host test-vm		## all tests
 test-host:			## tests of the pure rooms, on this machine
 	@scripts/cargo test --workspace --locked
 
-test-vm: all vmms		## boot hosts under test and run the scenarios
+test-vm: all vmms deb		## boot hosts under test and run the scenarios
 	@scripts/build-test-module crash >/dev/null
 	@qemu-test/run $(SCENARIOS)
 

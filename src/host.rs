@@ -14,6 +14,7 @@ use crate::{
         c,
         task::{self, Process},
     },
+    trace,
 };
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use kernel::{
@@ -240,6 +241,8 @@ impl Host {
         let mut text = [0; TEXT_LEN];
         // Writing to the field cannot fail: what does not fit is dropped.
         let _ = fmt::Write::write_fmt(&mut TextWriter::new(&mut text), why);
+        let errno = error.to_errno().abs();
+        trace::refuse(name, errno, &text);
         let mut refusals = self.refusals.lock();
         refusals.retain(|r| r.name != *name);
         if refusals.len() >= REFUSALS {
@@ -247,7 +250,7 @@ impl Host {
         }
         let noted = NotedRefusal {
             name: *name,
-            errno: error.to_errno().abs(),
+            errno,
             text,
         };
         // Without memory it is only in the log.

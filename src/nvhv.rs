@@ -31,6 +31,7 @@ mod shadow;
 #[allow(dead_code, unused_imports, unreachable_pub)]
 mod state;
 mod sys;
+mod trace;
 
 use kernel::{
     miscdevice::{MiscDeviceOptions, MiscDeviceRegistration},

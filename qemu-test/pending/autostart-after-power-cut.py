@@ -7,16 +7,16 @@ HARDWARE = {"init": "systemd"}
 LIMIT = 900
 
 # A VMM as many are: it does not start over what another process of it has left.
-PICKY = "test ! -e /var/tmp/vmm.pid || exit 9; echo $$ >/var/tmp/vmm.pid; exec \"$@\""
+PICKY = ["sh", "-c", 'test ! -e "$1" || exit 9; echo $$ >"$1"; shift; exec "$@"', "vmm", "/var/tmp/vmm.pid"]
 
 
 def run(t):
     host = t.boot()
     host.install()
-    host.run("useradd --uid 1000 --create-home owner")
+    host.run("useradd --uid 1000 --create-home --groups kvm owner && chmod 1777 /share")
     # Another user's; one that is picky; one with several processors.
     owned = host.start_vm("owned", uid=1000)
-    picky = host.start_vm("picky", wrapper=["sh", "-c", PICKY, "vmm"])
+    picky = host.start_vm("picky", wrapper=PICKY)
     several = host.start_vm("several", work="smp", cpus=2)
     other = host.start_vm("other")
     vms = (owned, picky, several)
@@ -43,6 +43,7 @@ def run(t):
     pid = host.images()["owned"]["pid"]
     status = host.run(f"cat /proc/{pid}/status")
     check("Uid:\t1000\t1000" in status and "Gid:\t1000\t1000" in status, f"it does not run as its user: {status}")
+    check(host.run("getent group kvm").split(":")[2] in status.partition("Groups:")[2].split("\n")[0].split(), f"it is not in group kvm: {status}")
     check("nvhv-vm-owned.service" in host.run(f"cat /proc/{pid}/cgroup"), "it is no service of its own")
 
     # All are sealed before systemd ends any of them.

@@ -44,6 +44,7 @@ class Host:
         self.outage_from = 0
         self.has_pool = False
         self.is_installed = False
+        self.before_module = "true"  # what finds the pool's device
         self.module_parameters = ""
         self.forbidden = None  # why this host may not be booted any more
         self.overlay(payload.image, self.disk)
@@ -122,11 +123,12 @@ class Host:
         if self.is_installed:
             self.run("systemctl start nvhv", 120)  # which it does by itself, some time soon
             return
-        self.run(f"insmod /payload/nvhv.ko {self.module_parameters}", 60)
+        self.run(f"{self.before_module} && insmod /payload/nvhv.ko {self.module_parameters}", 60)
 
     def install(self):
         """Installs what a user installs, on a host with systemd; from now on it works by itself after each boot."""
         self.run("cp -a /payload/install/. / && depmod && systemd-tmpfiles --create nvhv.conf && systemctl daemon-reload", 120)
+        self.run("udevadm control --reload && udevadm trigger --settle --subsystem-match=misc")
         self.run("systemctl enable nvhv nvhv-resume nvhv-seal")
         self.is_installed = True
 

@@ -176,6 +176,9 @@ class Payload:
             refresh(source, PAYLOAD / name)
         if copies["bin/nvhv"].exists() and copies["nvhv.ko"].exists():
             script("install", DESTDIR=PAYLOAD / "install")
+        for package in (BUILD / "deb").glob("*.deb"):
+            (PAYLOAD / "deb").mkdir(exist_ok=True)
+            refresh(package, PAYLOAD / "deb" / package.name)
         modules = PAYLOAD / "modules"
         if (modules / ".version").exists() and (modules / ".version").read_text() == self.version:
             return

@@ -69,6 +69,7 @@ class Vm:
         self.outside = host.directory / f"report-{port}"
         self.base = self.outside.stat().st_size if self.outside.exists() else 0
         self.cuts = []
+        self.is_ours = True
         self.seen = 0
 
     # The VMM.
@@ -81,12 +82,14 @@ class Vm:
     def start(self):
         """Starts the VMM's process, the first time or again, always with the same command."""
         self.is_about_to_start()
+        self.is_ours = True
         self.devices.prepare()
         self.pid = self.host.agent.ask("spawn", name=self.name, argv=self.command(), output=self.log, uid=self.uid)
         return self
 
     def is_about_to_start(self):
         """What it says from now on, its VMM says that this or somebody else starts."""
+        self.is_ours = False
         self.cuts.append(len(self.data()))
         self.seen = len(self.messages())
         self.host.note_log()
@@ -99,6 +102,8 @@ class Vm:
         return status
 
     def is_running(self):
+        if not self.is_ours:
+            return self.host.state_of(self) == "live"
         return self.host.agent.ask("wait", name=self.name, timeout=0) is None
 
     def qmp(self, command, **arguments):

@@ -10,6 +10,7 @@ use crate::{
     outage::power,
     pool::store::{header_of, is_aside, refused, Store},
     sys::{cpus, task},
+    trace,
 };
 use kernel::{
     fs::File,
@@ -160,7 +161,9 @@ fn bind(host: &Host, bind: &Bind) -> Result {
         host.note_refusal(&name, error, fmt!("{denied}"));
         return Err(error);
     }
-    host.bind(name, policy)
+    host.bind(name, policy)?;
+    trace::bind(&name, policy.bits());
+    Ok(())
 }
 
 /// Calls `f` on the VM that is meant, or on all that the caller may act on if none is named.

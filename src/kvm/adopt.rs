@@ -35,6 +35,7 @@ use crate::{
         plan::{self, Shape},
     },
     sys::c,
+    trace,
 };
 use core::sync::atomic::Ordering;
 use kernel::{
@@ -454,6 +455,7 @@ fn fill_and_run(
     inner.timings.adopt_ns = since(start);
     inner.timings.adopted_pages = pages;
     vm.set_phase(Phase::Live);
+    trace::adopt(vm.binding.id(), pages, inner.timings.adopt_ns);
     pr_info!(
         "{}: new VM: {} MiB of RAM in the pool, {pages} pages copied in {} us\n",
         vm.binding.name(),
@@ -677,6 +679,7 @@ fn finish_resume(vm: ArcBorrow<'_, Vm>, inner: &mut Inner, replayer: u32) -> Out
         return Err(EIO.into());
     };
     let steps = replay.steps();
+    trace::replay(vm.binding.id(), steps as u64);
     let record = resume.record.view();
     vm.devices.replayed(&record)?;
     restore::restore(&vm, &record, scratch)?;
@@ -694,11 +697,13 @@ fn finish_resume(vm: ArcBorrow<'_, Vm>, inner: &mut Inner, replayer: u32) -> Out
     }
     image.ram.open();
     timings.restore_ns = timings.restore_ns.saturating_add(since(start));
+    let number = image.header.view().resumes();
+    trace::resume(vm.binding.id(), number.into(), timings.restore_ns);
     pr_info!(
         "{}: resumed (number {}), sealed because of {cause}, devices configured in {steps} steps, \
          rebuilt in {} us\n",
         vm.binding.name(),
-        image.header.view().resumes(),
+        number,
         timings.restore_ns / 1000
     );
     vm.devices.tell_of_disks();

@@ -33,6 +33,7 @@ use crate::{
         plan::{self, How, Irqchip, Item, Shape},
     },
     sys::{c, cpus, file::FileRef},
+    trace,
 };
 use core::sync::atomic::Ordering;
 use kernel::{
@@ -140,6 +141,7 @@ pub(super) fn seal(vm: &Vm, occasion: &Occasion) -> Result {
     // write until they are stopped is what devices had been asked for, as with direct I/O in flight.
 
     timings.freeze_ns = occasion.elapsed_ns();
+    trace::freeze(vm.binding.id(), timings.freeze_ns);
     let start = Instant::<Monotonic>::now();
     let vcpus = sorted_vcpus(vm)?;
     let file = vm.kvm.get()?;
@@ -214,6 +216,7 @@ pub(super) fn seal(vm: &Vm, occasion: &Occasion) -> Result {
     timings.seal_ns = occasion.elapsed_ns();
     timings.budget_ms = occasion.budget_ms.into();
     *sealed = true;
+    trace::seal(vm.binding.id(), cause, len as u64, timings.seal_ns);
     pr_info!(
         "{}: record of {len} bytes, frozen in {} us, captured in {} us, written back in {} us, committed in {} us, {} us in all\n",
         vm.binding.name(),

@@ -34,3 +34,5 @@
 #include "helpers.h"
 #include "onward.h"
 #include "power.h"
+
+#include "../trace/events.h"

@@ -225,7 +225,8 @@ impl Client {
 
     /// Makes a service durable and reachable from outside; its process ID.
     fn open_up(&mut self) -> Result<u32, Failure> {
-        for setting in ["appendonly yes", "save \"\"", "protected-mode no", "bind *"] {
+        // The log is rewritten by a child, which would have the old sockets yet when the new ones are bound.
+        for setting in ["bind *", "protected-mode no", "save \"\"", "appendonly yes"] {
             self.stream
                 .write_all(format!("CONFIG SET {setting}\r\n").as_bytes())?;
             let answer = self.line()?;

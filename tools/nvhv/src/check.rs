@@ -30,6 +30,7 @@ struct Check {
 pub fn check(args: &cli::Check) -> Result<(), Failure> {
     let checks = [
         kernel(),
+        signing(),
         kvm(),
         nested_paging(),
         devdax(),
@@ -37,6 +38,8 @@ pub fn check(args: &cli::Check) -> Result<(), Failure> {
         saved(),
         module(),
         pool(),
+        after_panic(),
+        by_itself(),
     ];
     if args.json {
         let json = serde_json::to_string_pretty(&checks);
@@ -88,6 +91,27 @@ fn kernel() -> Check {
         required: true,
         found: release,
         mend: "boot the stock linux-image-amd64 of trixie-backports",
+    }
+}
+
+/// Whether the kernel loads a module that nobody it trusts has signed: lockdown(7), module.sig_enforce.
+fn signing() -> Check {
+    let enforced = read("/sys/module/module/parameters/sig_enforce").is_some_and(|v| v == "Y");
+    let lockdown = read("/sys/kernel/security/lockdown").unwrap_or_default();
+    // The one in force is in brackets.
+    let locked = !lockdown.is_empty() && !lockdown.contains("[none]");
+    let loaded = Path::new("/sys/module/nvhv").exists();
+    Check {
+        what: "module signing",
+        holds: loaded || !enforced && !locked,
+        required: true,
+        found: match (enforced, locked) {
+            (true, _) => "only signed modules are loaded (sig_enforce)".into(),
+            (_, true) => format!("the kernel is locked down: {lockdown}"),
+            _ => "not demanded".into(),
+        },
+        mend:
+            "sign nvhv.ko with a key that is enrolled ('mokutil --import'), or turn Secure Boot off",
     }
 }
 
@@ -229,5 +253,47 @@ fn pool() -> Check {
             }
             _ => "'rmmod nvhv; nvhv format DEVICE; insmod nvhv.ko'",
         },
+    }
+}
+
+/// A host that stands still after a panic has sealed its VMs, but does not come back to resume them.
+fn after_panic() -> Check {
+    let seconds = read("/proc/sys/kernel/panic").and_then(|v| v.parse::<i64>().ok());
+    let crash_kernel = read("/sys/kernel/kexec_crash_loaded").is_some_and(|v| v == "1");
+    Check {
+        what: "restart after panic",
+        holds: crash_kernel || seconds.is_some_and(|s| s != 0),
+        required: false,
+        found: match (crash_kernel, seconds) {
+            (true, _) => "a crash kernel is loaded".into(),
+            (_, Some(0)) => "the host stands still".into(),
+            (_, Some(s)) if s < 0 => "at once".into(),
+            (_, Some(s)) => format!("after {s} s"),
+            (_, None) => "unknown".into(),
+        },
+        mend: "'sysctl kernel.panic=10', and in /etc/sysctl.d; or a crash kernel: kdump-tools",
+    }
+}
+
+/// Whether units are there and enabled that do what is to be done without anybody.
+fn by_itself() -> Check {
+    let enabled = |unit: &str| {
+        let links = [
+            "/etc/systemd/system/multi-user.target.wants",
+            "/usr/lib/systemd/system/multi-user.target.wants",
+        ];
+        links.iter().any(|dir| Path::new(dir).join(unit).exists())
+    };
+    let units = ["nvhv.service", "nvhv-resume.service", "nvhv-seal.service"];
+    let missing: Vec<_> = units.into_iter().filter(|unit| !enabled(unit)).collect();
+    Check {
+        what: "works by itself",
+        holds: missing.is_empty(),
+        required: false,
+        found: match missing.is_empty() {
+            true => "the units are enabled".into(),
+            false => format!("not enabled: {}", missing.join(", ")),
+        },
+        mend: "'systemctl enable nvhv nvhv-resume nvhv-seal'",
     }
 }

@@ -43,6 +43,13 @@ pub enum Verb {
     Disable(Disable),
     /// Measure what a power failure costs here: seal all VMs as 'seal --now' does, and let them go on
     Drill(Drill),
+    /// Print what becomes of VMs as it happens
+    Events(Events),
+    /// Print pool and VMs for Prometheus
+    Metrics(Metrics),
+    /// Write man pages and completions below a directory
+    #[command(hide = true)]
+    Generate(Generate),
     /// Say which prerequisites hold, and how to mend the others
     Check(Check),
 }
@@ -197,6 +204,29 @@ pub struct Drill {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Events {
+    /// Until interrupted, which is all that there is to it: events are not kept
+    #[arg(long, required = true)]
+    pub follow: bool,
+    /// Print JSON, an object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Generate {
+    /// As /usr/share
+    pub directory: PathBuf,
+}
+
+#[derive(Args)]
+pub struct Metrics {
+    /// Put them into this file, whole, rather than print them: for node_exporter's textfile collector
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -12,10 +12,13 @@ mod device;
 mod devices;
 mod drill;
 mod enable;
+mod events;
 mod failure;
 mod format;
+mod generate;
 mod launch;
 mod list;
+mod metrics;
 mod resume;
 mod run;
 mod select;
@@ -41,6 +44,9 @@ fn main() -> ExitCode {
         Verb::Enable(args) => enable::enable(&args),
         Verb::Disable(args) => enable::disable(&args),
         Verb::Drill(args) => drill::drill(&args),
+        Verb::Events(args) => events::events(&args),
+        Verb::Metrics(args) => metrics::metrics(&args),
+        Verb::Generate(args) => generate::generate(&args),
         Verb::Check(args) => check::check(&args),
     };
     match done {
