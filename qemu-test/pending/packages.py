@@ -22,7 +22,7 @@ def run(t):
     host = t.boot()
     host.make_device()
     host.run(INSTALL, 300)
-    check(host.run("command -v nvhv").strip() == "/usr/sbin/nvhv", "the command is not the installed one")
+    check(host.run("command -v nvhv").strip() == "/usr/bin/nvhv", "the command is not the installed one")
     check(host.run("systemctl is-enabled nvhv nvhv-resume nvhv-seal").split() == ["enabled"] * 3, "the units are not enabled")
     check("no pool" in host.console.text(0), "nothing told that there is no pool")
     checks = {row["what"]: row["holds"] for row in json.loads(host.attempt("nvhv check --json").stdout)}
@@ -46,7 +46,7 @@ def run(t):
 
     host.run("dpkg --purge nvhv $(dpkg-query -f '${Package} ' -W 'nvhv-module-*')", 300)
     runs_on(vm)
-    left = host.attempt("find /usr/sbin /usr/lib /usr/share /etc -name '*nvhv*' -not -name 'nvhv-agent*'").stdout.split()
+    left = host.attempt("find /usr/bin /usr/lib /usr/share /etc /var/lib/nvhv /var/log -name '*nvhv*' -not -name 'nvhv-agent*'").stdout.split()
     check(not left, f"this is left: {left}")
     host.run("systemctl stop nvhv-vm-kept")
     host.expect_state(vm, "sealed")

@@ -67,7 +67,8 @@ class Machine:
         self.answers = []
         self.changed = threading.Condition()
         self.qmp = qmp.makefile("rw")
-        threading.Thread(target=self.listen, daemon=True).start()
+        self.listener = threading.Thread(target=self.listen, daemon=True)
+        self.listener.start()
         self.tell("qmp_capabilities")
 
     def listen(self):
@@ -103,9 +104,10 @@ class Machine:
         return self.process.poll() is None
 
     def wait_off(self, timeout):
-        """True once the machine is off."""
+        """True once the machine is off, and all that it said is known."""
         try:
             self.process.wait(timeout)
+            self.listener.join(timeout)
             return True
         except subprocess.TimeoutExpired:
             return False

@@ -3,8 +3,10 @@
 //! `nvhv enable`, `nvhv disable`
 
 use crate::cli::{Disable, Enable};
+use crate::device::Device;
 use crate::failure::Failure;
 use crate::launch::{Launch, Store};
+use crate::vm::Vm;
 use std::io;
 
 /// Has a VM started when the host has booted.
@@ -20,9 +22,14 @@ pub fn disable(args: &Disable) -> Result<(), Failure> {
 }
 
 fn change(name: &str, change: impl FnOnce(&mut Launch)) -> Result<(), Failure> {
-    Store::open()
-        .change(name, change)
-        .map_err(|error| unknown(name, &error))
+    let done = store_of(name)?.change(name, change);
+    done.map_err(|error| unknown(name, &error))
+}
+
+/// The records among which that of a VM is: its user's.
+pub fn store_of(name: &str) -> Result<Store, Failure> {
+    let vm = Vm::find(&Device::open()?, name)?;
+    Ok(Store::of(vm.uid))
 }
 
 /// What it means that a VM's record cannot be had.

@@ -10,7 +10,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 use serde_json::{json, Map, Value};
 use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -49,11 +49,16 @@ fn follow(as_json: bool) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             read => {
                 text.extend_from_slice(&chunk[..read?]);
+                let mut out = io::stdout().lock();
                 for event in whole_lines(&mut text).iter().filter_map(|line| parse(line)) {
-                    if as_json {
-                        println!("{event}");
+                    let told = if as_json {
+                        event.to_string()
                     } else {
-                        println!("{}", words(&event));
+                        words(&event)
+                    };
+                    if writeln!(out, "{told}").is_err() {
+                        // Nobody listens any more.
+                        return Ok(());
                     }
                 }
                 continue;

@@ -8,9 +8,9 @@ use crate::failure::Failure;
 use crate::text;
 use crate::vm::Vm;
 use nvhv_pure::abi::{persistence, pool_state, Info};
-use std::fmt::Write;
-use std::fs;
-use std::io;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process;
 
@@ -34,7 +34,10 @@ pub fn metrics(args: &Metrics) -> Result<(), Failure> {
 fn put(path: &Path, page: &str) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let new = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), process::id()));
-    let done = fs::write(&new, page).and_then(|()| fs::rename(&new, path));
+    // Whoever else may write there has nothing followed or overwritten.
+    let done = File::create_new(&new)
+        .and_then(|mut file| file.write_all(page.as_bytes()))
+        .and_then(|()| fs::rename(&new, path));
     if done.is_err() {
         let _ = fs::remove_file(&new);
     }

@@ -7,34 +7,31 @@
 
 use crate::cli::Resume;
 use crate::device::Device;
-use crate::enable::unknown;
+use crate::enable::{store_of, unknown};
 use crate::failure::Failure;
-use crate::launch::{clear_leftovers, slice, take_place, Launch, Owned, Store};
+use crate::launch::{clear_leftovers, slice, take_place, Launch, Store};
 use crate::vm::Vm;
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Where what is started without systemd writes to.
-const LOGS: &str = "/var/log/nvhv";
 /// How often one looks whether a VM runs.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Starts VMs again.
 pub fn resume(args: &Resume) -> Result<(), Failure> {
-    let store = Store::open();
     match args.name.as_deref() {
         Some(name) => {
-            let launch = store
+            let launch = store_of(name)?
                 .load(name)
-                .map_err(|error| unknown(name, &error))?
-                .launch;
+                .map_err(|error| unknown(name, &error))?;
             if args.foreground {
                 return become_vmm(&launch);
             }
@@ -44,46 +41,45 @@ pub fn resume(args: &Resume) -> Result<(), Failure> {
             }
             start_all(vec![launch], args)
         }
-        None => start_all(enabled(&store)?, args),
+        None => start_all(enabled()?, args),
     }
 }
 
-/// Those that are enabled and can be resumed, in order. Says what is wrong with the others.
-fn enabled(store: &Store) -> Result<Vec<Launch>, Failure> {
-    let failed = |error: io::Error| Failure::Refused(format!("records of starts: {error}"));
-    let (records, bad) = store.all().map_err(failed)?;
-    for error in bad {
-        eprintln!("nvhv: {error}");
-    }
+/// Those that are enabled and can be resumed, in order: root's first, then by priority. Says what is wrong with the
+/// others. Without an image a VM has ended in order, by its guest's or somebody's will.
+fn enabled() -> Result<Vec<Launch>, Failure> {
     let device = Device::open()?;
-    let vms: Vec<Vm> = device.vms()?.iter().map(Vm::from).collect();
-    let mut launches: Vec<Launch> = records
-        .into_iter()
-        .map(|Owned { launch, .. }| launch)
-        .filter(|launch| launch.enabled)
-        .collect();
-    launches.sort_by(|a, b| {
-        b.priority
-            .cmp(&a.priority)
-            .then_with(|| a.name.cmp(&b.name))
-    });
-    launches.retain(|launch| {
-        let vm = vms.iter().find(|vm| vm.name == launch.name && !vm.aside);
-        // Without an image it has ended in order, by its guest's or somebody's will.
-        let hindrance = vm.map(|vm| hindrance(vm).filter(|_| vm.state != "live"));
-        if let Some(Some(why)) = &hindrance {
-            eprintln!("nvhv: {}: {why}", launch.name);
+    let own = nix::unistd::geteuid();
+    let mut launches = Vec::new();
+    for vm in device.vms()?.iter().map(Vm::from) {
+        if vm.aside || is_here(&vm) || !own.is_root() && own.as_raw() != vm.uid {
+            continue;
         }
-        matches!(hindrance, Some(None)) && vm.is_some_and(|vm| vm.state != "live")
-    });
+        match Store::of(vm.uid).load(&vm.name) {
+            Ok(launch) if !launch.enabled => {}
+            Ok(launch) => match hindrance(&vm) {
+                None => launches.push(launch),
+                Some(why) => eprintln!("nvhv: {}: {why}", vm.name),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => eprintln!("nvhv: {}: {error}", vm.name),
+        }
+    }
+    let order = |launch: &Launch| (launch.uid != 0, Reverse(launch.priority));
+    launches.sort_by(|a, b| order(a).cmp(&order(b)).then_with(|| a.name.cmp(&b.name)));
     Ok(launches)
+}
+
+/// Whether its VMM lives, be the VM frozen or not.
+fn is_here(vm: &Vm) -> bool {
+    vm.state == "live" || vm.frozen || vm.pid.is_some()
 }
 
 /// Why a VM cannot be resumed, if it cannot. The module has the last word.
 fn hindrance(vm: &Vm) -> Option<String> {
     let cold = vm.policy.contains(&"torn=cold");
     match vm.state {
-        "live" => Some("it runs".into()),
+        _ if is_here(vm) => Some("it runs".into()),
         "sealed" if !vm.unsaved || cold => None,
         "torn" if cold => None,
         _ => Some(format!(
@@ -108,11 +104,13 @@ fn start_all(launches: Vec<Launch>, args: &Resume) -> Result<(), Failure> {
                 while let Some(launch) = next() {
                     let began = Instant::now();
                     match start(&launch, Duration::from_secs(args.timeout)) {
-                        Ok(pid) => println!(
+                        // Whoever listened may be gone; the others are started all the same.
+                        Ok(pid) => drop(writeln!(
+                            io::stdout(),
                             "{}: runs as process {pid}, after {:.1} s",
                             launch.name,
                             began.elapsed().as_secs_f64()
-                        ),
+                        )),
                         Err(why) => {
                             eprintln!("nvhv: {}: {why}", launch.name);
                             failed.lock().expect("no thread panics").push(launch.name);
@@ -168,6 +166,8 @@ fn start(launch: &Launch, limit: Duration) -> Result<i32, String> {
 struct Started {
     child: Option<Child>,
     unit: String,
+    /// When one looks at the unit next: that costs more than to look at the VM.
+    look: Instant,
     /// Where its output is.
     output: String,
 }
@@ -185,13 +185,20 @@ impl Started {
             ])
             .arg(format!("--unit={unit}"))
             .arg(format!("--description=Virtual machine {}", launch.name))
-            .arg(format!("--slice={}", slice(launch)))
-            // When the host goes down all are sealed before any is stopped.
-            .args([
-                "--property=Before=nvhv-seal.service",
-                "--property=KillMode=mixed",
-            ]);
-        if !nix::unistd::geteuid().is_root() {
+            .arg("--property=KillMode=mixed");
+        if is_root() {
+            // When the host goes down all are sealed before any is stopped, and each is stopped before what it uses.
+            command
+                .arg(format!("--slice={}", slice(launch)))
+                .arg("--property=Before=nvhv-seal.service")
+                .arg("--property=After=nvhv.service network.target remote-fs.target");
+            if launch.uid != 0 {
+                let directory = format!("user-runtime-dir@{}.service", launch.uid);
+                command
+                    .arg(format!("--property=Wants={directory}"))
+                    .arg(format!("--property=After={directory}"));
+            }
+        } else {
             command.arg("--user");
         }
         command.arg("--").args(again(launch)?);
@@ -202,53 +209,74 @@ impl Started {
             let why = String::from_utf8_lossy(&output.stderr);
             return Err(format!("systemd-run: {}", why.trim()));
         }
-        let journal = format!("'journalctl -u {unit}'");
+        let whose = if is_root() { "" } else { "--user " };
+        let journal = format!("'journalctl {whose}-u {unit}'");
         Ok(Started {
             child: None,
             unit,
+            look: Instant::now(),
             output: journal,
         })
     }
 
     fn in_background(launch: &Launch) -> Result<Self, String> {
-        let output = format!("{LOGS}/{}.log", launch.name);
+        let directory = logs();
+        let output = directory.join(format!("{}.log", launch.name));
         let open = || {
-            fs::create_dir_all(LOGS)?;
+            fs::create_dir_all(&directory)?;
             let log = OpenOptions::new().create(true).append(true).open(&output)?;
             Ok((log.try_clone()?, log))
         };
-        let (out, err) = open().map_err(|error: io::Error| format!("{output}: {error}"))?;
-        let [program, arguments @ ..] = again(launch)?;
-        let child = Command::new(program)
-            .args(arguments)
+        let failed = |error: io::Error| format!("{}: {error}", output.display());
+        let (out, err) = open().map_err(failed)?;
+        // A session of its own: what is typed at a terminal is not for it.
+        let child = Command::new("setsid")
+            .args(again(launch)?)
             .stdin(Stdio::null())
             .stdout(out)
             .stderr(err)
-            // What is typed at a terminal is not for it.
-            .process_group(0)
             .spawn()
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| format!("setsid: {error}"))?;
         Ok(Started {
             child: Some(child),
             unit: String::new(),
-            output,
+            look: Instant::now(),
+            output: output.display().to_string(),
         })
     }
 
     fn has_ended(&mut self) -> bool {
-        match &mut self.child {
-            Some(child) => matches!(child.try_wait(), Ok(Some(_))),
-            None => {
-                let mut systemctl = Command::new("systemctl");
-                if !nix::unistd::geteuid().is_root() {
-                    systemctl.arg("--user");
-                }
-                let state = systemctl
-                    .args(["is-active", "--quiet", &self.unit])
-                    .status();
-                state.is_ok_and(|status| !status.success())
-            }
+        if let Some(child) = &mut self.child {
+            return matches!(child.try_wait(), Ok(Some(_)));
         }
+        if Instant::now() < self.look {
+            return false;
+        }
+        self.look = Instant::now() + Duration::from_secs(1);
+        let mut systemctl = Command::new("systemctl");
+        if !is_root() {
+            systemctl.arg("--user");
+        }
+        let state = systemctl
+            .args(["is-active", "--quiet", &self.unit])
+            .status();
+        state.is_ok_and(|status| !status.success())
+    }
+}
+
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Where what is started without systemd writes to.
+fn logs() -> PathBuf {
+    let of_user = || {
+        let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+        state.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state")))
+    };
+    match of_user() {
+        Some(state) if !is_root() => state.join("nvhv"),
+        _ => "/var/log/nvhv".into(),
     }
 }
 
@@ -270,19 +298,27 @@ fn again(launch: &Launch) -> Result<[String; 4], String> {
 /// Becomes `nvhv run` as it was called. Returns only if that failed.
 fn become_vmm(launch: &Launch) -> Result<(), Failure> {
     let not_run = |why: String| Failure::NotRun(format!("{}: {why}", launch.name));
+    let Some(("run", arguments)) = launch
+        .arguments
+        .split_first()
+        .map(|(verb, rest)| (verb.as_str(), rest))
+    else {
+        return Err(not_run("its record is of something else than 'run'".into()));
+    };
     let in_service = std::env::var_os("INVOCATION_ID").is_some();
     let this = std::env::current_exe().map_err(|error| not_run(error.to_string()))?;
     for warning in take_place(launch, in_service).map_err(not_run)? {
         eprintln!("nvhv: {}: {warning}", launch.name);
     }
-    for path in clear_leftovers(&launch.arguments) {
+    for path in clear_leftovers(arguments) {
         eprintln!(
             "nvhv: {}: removed {path}, left behind by the VMM that died",
             launch.name
         );
     }
     let error = Command::new(this)
-        .args(&launch.arguments)
+        .args(["run", "--as-recorded"])
+        .args(arguments)
         .env_clear()
         .envs(&launch.environment)
         .exec();

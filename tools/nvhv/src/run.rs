@@ -27,8 +27,17 @@ pub fn run(args: &Run) -> Result<(), Failure> {
         let bound = device.bind(&bind);
         bound.map_err(|error| Failure::NotRun(refused(&args.name, error).to_string()))?;
     }
-    record(args);
+    let store = Store::of(nix::unistd::geteuid().as_raw());
+    let old = if args.as_recorded {
+        None
+    } else {
+        record(args, &store)
+    };
     let error = Command::new(vmm).args(vmm_args).exec();
+    // What could not be started does not take the place of what could.
+    if let Some(old) = old {
+        let _ = store.write(&old);
+    }
     let text = format!("{}: {error}", vmm.to_string_lossy());
     Err(match error.kind() {
         io::ErrorKind::NotFound => Failure::NoVmm(text),
@@ -36,15 +45,17 @@ pub fn run(args: &Run) -> Result<(), Failure> {
     })
 }
 
-/// Records how the VM was started. It starts without that as well.
-fn record(args: &Run) {
+/// Records how the VM was started, and gives what was recorded before. It starts without that as well.
+fn record(args: &Run, store: &Store) -> Option<Launch> {
     let launch = Launch::of_this_process(&args.name, &args.env);
-    if let Err(error) = launch.and_then(|launch| Store::open().save(launch)) {
+    let saved = launch.and_then(|launch| store.save(launch));
+    saved.unwrap_or_else(|error| {
         eprintln!(
             "nvhv: {}: 'nvhv resume' will not know how it is started: {error}",
             args.name
         );
-    }
+        None
+    })
 }
 
 fn policy(args: &Run) -> Result<Policy, Failure> {

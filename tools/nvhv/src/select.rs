@@ -25,8 +25,10 @@ pub fn discard(args: &Discard) -> Result<(), Failure> {
     }
     let done = device.discard(&select(&args.name)?);
     done.map_err(|error| explained(&device, &args.name, error))?;
-    // There may be no record of it.
-    let _ = Store::open().remove(&vm.name);
+    // Of one that was set aside the name may be another VM's by now. There may be no record.
+    if !vm.aside {
+        let _ = Store::of(vm.uid).remove(&vm.name);
+    }
     Ok(())
 }
 

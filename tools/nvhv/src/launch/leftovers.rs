@@ -3,26 +3,26 @@
 //! What a VMM that died leaves behind and many a VMM does not start over: sockets that nobody listens at, and files
 //! with the number of its process. They are found by what is on the command line.
 
+use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 
 /// Removes what the VMM of these arguments has left behind; says what that was.
 pub fn clear(arguments: &[String]) -> Vec<String> {
+    let bound = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let booted = booted().unwrap_or(0);
     let mut cleared = Vec::new();
     let mut before = "";
     for argument in arguments {
-        for piece in argument
-            .split([',', '=', ':'])
-            .filter(|piece| !piece.is_empty())
-        {
+        for piece in argument.split([',', '=', ':']).filter(|p| !p.is_empty()) {
             let path = Path::new(piece);
-            let stale =
-                is_dead_socket(path) || names_process(before, piece) && is_of_dead_process(path);
+            let stale = is_dead_socket(path, &bound)
+                || names_process(before, piece) && is_of_dead_process(path, booted);
             if stale && fs::remove_file(path).is_ok() {
                 cleared.push(piece.into());
             }
@@ -32,14 +32,20 @@ pub fn clear(arguments: &[String]) -> Vec<String> {
     cleared
 }
 
-fn is_dead_socket(path: &Path) -> bool {
+fn is_dead_socket(path: &Path, bound: &str) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|about| about.file_type().is_socket());
+    // Whoever has it is left alone: many a back end serves the first who connects, and ends with that one.
+    let name = path.to_string_lossy();
+    let is_bound = bound.lines().filter_map(|line| line.split(' ').next_back());
+    if !is_socket || is_bound.into_iter().any(|bound| bound == name) {
+        return false;
+    }
+    // It may be in another namespace of networks.
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    is_socket
-        && (UnixStream::connect(path).is_err_and(refused)
-            || UnixDatagram::unbound()
-                .and_then(|socket| socket.connect(path))
-                .is_err_and(refused))
+    UnixStream::connect(path).is_err_and(refused)
+        || UnixDatagram::unbound()
+            .and_then(|socket| socket.connect(path))
+            .is_err_and(refused)
 }
 
 /// Whether a piece of the command line is said to be a file for the number of a process.
@@ -48,19 +54,35 @@ fn names_process(before: &str, piece: &str) -> bool {
     option.ends_with("pidfile") || piece.ends_with(".pid")
 }
 
-fn is_of_dead_process(path: &Path) -> bool {
-    let is_file = fs::symlink_metadata(path).is_ok_and(|about| about.is_file() && about.len() < 16);
-    let number = || fs::read_to_string(path).ok()?.trim().parse().ok();
-    is_file
-        && number()
-            .is_some_and(|pid| kill(Pid::from_raw(pid), None) == Err(nix::errno::Errno::ESRCH))
+fn is_of_dead_process(path: &Path, booted: i64) -> bool {
+    let Ok(about) = fs::symlink_metadata(path) else {
+        return false;
+    };
+    if !about.is_file() || about.len() >= 16 {
+        return false;
+    }
+    let number = fs::read_to_string(path).ok();
+    let number = number.and_then(|number| number.trim().parse().ok());
+    // Numbers begin anew with each boot.
+    number.is_some_and(|pid| {
+        about.mtime() < booted || kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH)
+    })
+}
+
+/// When the host booted, in s since 1970.
+fn booted() -> Option<i64> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let time = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
+    time.trim().parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::os::unix::net::UnixListener;
     use std::process::{self, Command};
+    use std::time::{Duration, UNIX_EPOCH};
 
     #[test]
     fn clears_what_is_dead_only() {
@@ -70,14 +92,26 @@ mod tests {
         let path = |name: &str| directory.join(name).to_str().expect("text").to_owned();
         drop(UnixListener::bind(path("dead")).expect("bound"));
         drop(UnixDatagram::bind(path("datagram")).expect("bound"));
-        let _alive = UnixListener::bind(path("alive")).expect("bound");
+        let alive = UnixListener::bind(path("alive")).expect("bound");
         let mut gone = Command::new("true").spawn().expect("started");
         let number = gone.id().to_string();
         gone.wait().expect("ended");
-        fs::write(path("dead.pid"), &number).expect("written");
-        fs::write(path("pid"), format!("{number}\n")).expect("written");
-        fs::write(path("mine.pid"), process::id().to_string()).expect("written");
-        fs::write(path("disk"), &number).expect("written");
+        let this = process::id().to_string();
+        for (name, number) in [
+            ("dead.pid", &number),
+            ("pid", &number),
+            ("mine.pid", &this),
+            ("old.pid", &this),
+            ("disk", &number),
+        ] {
+            fs::write(path(name), number).expect("written");
+        }
+        let old = UNIX_EPOCH + Duration::from_secs(1);
+        let file = File::options()
+            .write(true)
+            .open(path("old.pid"))
+            .expect("a file");
+        file.set_modified(old).expect("set");
         let arguments = [
             "-qmp".into(),
             format!("unix:{},server=on", path("dead")),
@@ -87,24 +121,21 @@ mod tests {
             path("pid"),
             format!("x={}", path("dead.pid")),
             path("mine.pid"),
+            path("old.pid"),
             "-drive".into(),
             format!("file={}", path("disk")),
         ];
-        assert_eq!(
-            clear(&arguments),
-            [
-                path("dead"),
-                path("datagram"),
-                path("pid"),
-                path("dead.pid")
-            ]
-        );
+        let expected = ["dead", "datagram", "pid", "dead.pid", "old.pid"].map(path);
+        assert_eq!(clear(&arguments), expected);
         let mut left: Vec<_> = fs::read_dir(&directory)
             .expect("listed")
             .map(|entry| entry.expect("one").file_name().into_string().expect("text"))
             .collect();
         left.sort();
         assert_eq!(left, ["alive", "disk", "mine.pid"]);
+        // Nobody has connected to what is alive.
+        alive.set_nonblocking(true).expect("set");
+        assert!(alive.accept().is_err());
         fs::remove_dir_all(directory).expect("removed");
     }
 }

@@ -50,12 +50,20 @@ pub fn of_this_process() -> io::Result<BTreeMap<String, Limit>> {
     ALL.into_iter().map(limit).collect()
 }
 
-/// Gives this process `limits`, as far as it may have them; says which it may not.
+/// Gives this process `limits`, as far as it may have them; says where they were higher.
 pub fn take(limits: &BTreeMap<String, Limit>) -> Vec<&'static str> {
     let number = |n: Option<rlim_t>| n.unwrap_or(RLIM_INFINITY);
-    let refused = ALL.into_iter().filter(|(name, resource)| {
-        let limit = limits.get(*name);
-        limit.is_some_and(|l| setrlimit(*resource, number(l.soft), number(l.hard)).is_err())
+    let lower = ALL.into_iter().filter(|(name, resource)| {
+        let Some(limit) = limits.get(*name) else {
+            return false;
+        };
+        let (soft, hard) = (number(limit.soft), number(limit.hard));
+        setrlimit(*resource, soft, hard).is_err() && {
+            let most = getrlimit(*resource).map_or(hard, |(_, most)| most);
+            // RLIM_INFINITY is the highest number.
+            let _ = setrlimit(*resource, soft.min(most), hard.min(most));
+            true
+        }
     });
-    refused.map(|(name, _)| name).collect()
+    lower.map(|(name, _)| name).collect()
 }

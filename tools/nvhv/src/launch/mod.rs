@@ -12,4 +12,4 @@ mod store;
 pub use leftovers::clear as clear_leftovers;
 pub use place::{slice, take_place};
 pub use record::Launch;
-pub use store::{Owned, Store};
+pub use store::Store;

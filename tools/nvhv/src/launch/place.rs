@@ -18,6 +18,11 @@ use std::{fs, process};
 pub fn take_place(launch: &Launch, in_cgroup: bool) -> Result<Vec<String>, String> {
     let mut warnings = Vec::new();
     if geteuid().is_root() {
+        if launch.uid != 0 && fs::File::open("/dev/tty").is_ok() {
+            return Err(
+                "another user's VMM is not started at a terminal: leave --foreground away".into(),
+            );
+        }
         if !in_cgroup && launch.uid == 0 {
             warnings.extend(join(launch));
         }
@@ -47,17 +52,19 @@ fn take_limits(launch: &Launch) -> Option<String> {
 fn become_user(launch: &Launch) -> Result<(), String> {
     let failed =
         |what: &'static str| move |error: nix::errno::Errno| format!("{what}: {}", error.desc());
-    let groups: Vec<_> = launch.groups.iter().copied().map(Gid::from_raw).collect();
+    let mut groups: Vec<_> = launch.groups.iter().copied().map(Gid::from_raw).collect();
     let gid = Gid::from_raw(launch.gid);
     if launch.uid != 0 {
         let has = groups_of(launch.uid)?;
-        if let Some(group) = groups
+        let lost = groups
             .iter()
             .chain([&gid])
-            .find(|group| !has.contains(group))
-        {
+            .find(|group| !has.contains(group));
+        if let Some(group) = lost {
             return Err(format!("its user is not, or no longer, in group {group}"));
         }
+        // All of them: some may be there to keep their members out of something.
+        groups = has;
     }
     setgroups(&groups).map_err(failed("groups"))?;
     setgid(gid).map_err(failed("group"))?;
@@ -88,15 +95,21 @@ fn join(launch: &Launch) -> Option<String> {
     })
 }
 
-/// The slice of systemd that a VM belongs to: that which it was in, if that is its user's to choose.
+/// The slice of systemd that a VM belongs to: its user's, or, of root's, that which it was in.
 pub fn slice(launch: &Launch) -> String {
-    let parts = launch.cgroup.iter().flat_map(|path| path.split('/'));
-    let was = parts.filter(|part| part.ends_with(".slice")).next_back();
-    let of_user = format!("user-{}.slice", launch.uid);
-    match was {
-        Some(slice) if launch.uid == 0 || slice == of_user => slice.into(),
-        _ => "system.slice".into(),
+    if launch.uid != 0 {
+        return format!("user-{}.slice", launch.uid);
     }
+    let mut parts = launch
+        .cgroup
+        .iter()
+        .flat_map(|path| path.split('/').skip(1));
+    let mut was = None;
+    // Below a user's manager are slices of its own.
+    while let Some(part) = parts.next().filter(|part| part.ends_with(".slice")) {
+        was = Some(part);
+    }
+    was.unwrap_or("system.slice").into()
 }
 
 #[cfg(test)]
@@ -104,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_chooses_among_their_own_slices() {
+    fn belongs_where_it_was() {
         let of = |uid, cgroup: &str| {
             let launch = Launch::of_this_process("a", &[]).expect("text");
             slice(&Launch {
@@ -116,14 +129,8 @@ mod tests {
         assert_eq!(of(0, "/machine.slice/vm.scope"), "machine.slice");
         assert_eq!(of(0, "/a.slice/a-b.slice/vm.service"), "a-b.slice");
         assert_eq!(of(0, "/"), "system.slice");
-        assert_eq!(
-            of(1000, "/user.slice/user-1000.slice/session-3.scope"),
-            "user-1000.slice"
-        );
-        assert_eq!(
-            of(1000, "/user.slice/user-0.slice/session-3.scope"),
-            "system.slice"
-        );
-        assert_eq!(of(1000, "/system.slice/vm.service"), "system.slice");
+        let manager = "/user.slice/user-0.slice/user@0.service/app.slice/a.scope";
+        assert_eq!(of(0, manager), "user-0.slice");
+        assert_eq!(of(1000, "/system.slice/vm.service"), "user-1000.slice");
     }
 }
