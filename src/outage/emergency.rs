@@ -256,8 +256,11 @@ pub(crate) unsafe extern "C" fn woken() {
         return;
     }
     // The CPU of the trigger ends it, unless it has stopped for good.
-    let end = || DEADLINE.load(Ordering::Relaxed).saturating_add(GRACE_NS);
-    while STAGE.load(Ordering::Acquire) == RUNNING && cpus::fast_ns() < end() {
+    let mut end = DEADLINE.load(Ordering::Relaxed).saturating_add(GRACE_NS);
+    while STAGE.load(Ordering::Acquire) == RUNNING && cpus::fast_ns() < end {
+        if !is_pending() {
+            end = end.min(cpus::fast_ns().saturating_add(GRACE_NS));
+        }
         remind();
         // SAFETY: Process context.
         unsafe { aside::pause() };
@@ -339,7 +342,9 @@ pub(crate) unsafe fn hasten(task: *mut c::task_struct) {
     }
     // SAFETY: By this function's contract. What ran last on the lost CPU may wait there, under a lock that stays locked.
     unsafe {
-        if !lost_cpu().is_some_and(|cpu| c::nvhv_was_on(task, cpu)) {
+        if lost_cpu().is_some_and(|cpu| c::nvhv_was_on(task, cpu)) {
+            c::nvhv_allow_elsewhere(task);
+        } else {
             c::sched_set_fifo(task);
         }
     }

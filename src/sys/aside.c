@@ -73,6 +73,14 @@ static bool holds_timers(void)
 	return true;
 }
 
+/* Whether this CPU hangs with interrupts disabled: what its timer was to do is long overdue. */
+static bool is_stuck(void)
+{
+	s64 long_ago = ktime_get_mono_fast_ns() - 200 * NSEC_PER_MSEC;
+
+	return READ_ONCE(timers_here()->expires_next) < long_ago;
+}
+
 /* The stack for interrupts, if the context is on it or came upon it. */
 static void *irq_stack, *irq_stack_copy;
 static size_t irq_stack_size;
@@ -85,7 +93,7 @@ void nvhv_look_down(struct nvhv_footing *footing, struct ftrace_regs *entered)
 	/* The locks that matter are held with interrupts disabled: not by what an interrupt came upon, nor below. */
 	bool may_hold = true;
 	struct pt_regs caller = {}, *first = NULL, *unexplained = NULL;
-	bool innermost = !entered, is_unexplained = false;
+	bool innermost = !entered, is_handled = false, is_unexplained = false, may_block;
 
 	footing->onward = NULL;
 	if (entered) {
@@ -122,9 +130,11 @@ void nvhv_look_down(struct nvhv_footing *footing, struct ftrace_regs *entered)
 		sprint_symbol_no_offset(symbol, unwind_get_return_address(&state));
 		if (may_hold && is_scheduler(symbol))
 			footing->apart = false;
-		/* An NMI that nobody explains holds no lock when it panics. */
+		/* An NMI that nobody explains holds no lock when it panics; a handler that does so is an RCU reader. */
+		if (strstarts(symbol, "nmi_handle"))
+			is_handled = true;
 		if (!strcmp(symbol, "unknown_nmi_error"))
-			is_unexplained = true;
+			is_unexplained = !is_handled;
 		if (!strcmp(symbol, "mce_panic"))
 			footing->untrusted = true;
 	}
@@ -134,12 +144,13 @@ void nvhv_look_down(struct nvhv_footing *footing, struct ftrace_regs *entered)
 	if (unwind_error(&state) || holds_timers())
 		footing->apart = false;
 	/*
-	 * Only KVM wants to be told of preemption: in KVM_RUN, which must get on, or its vCPU is torn. And other CPUs may wait
-	 * for any lock that the NMI came upon, with interrupts disabled, and see to it that a CPU which hangs is no loss of time.
+	 * Only KVM wants to be told of preemption: in KVM_RUN, which must get on, or its vCPU is torn. And with interrupts
+	 * disabled the NMI may have come upon the holder of any lock, which other CPUs wait for in the same way.
 	 */
-	if (unexplained && (!footing->apart || num_online_cpus() > 1 ||
+	may_block = unexplained && num_online_cpus() > 1 && !(unexplained->flags & X86_EFLAGS_IF) && !is_stuck();
+	if (unexplained && (!footing->apart || may_block ||
 			    (!footing->onward && !hlist_empty(&current->preempt_notifiers))))
-		footing->onward = nvhv_onward_past_lock(unexplained) ? unexplained : NULL;
+		footing->onward = nvhv_onward_past_lock(unexplained, may_block) ? unexplained : NULL;
 	else if (!footing->apart)
 		footing->onward = NULL;
 }

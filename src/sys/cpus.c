@@ -6,7 +6,6 @@
 #include <linux/panic.h>
 #include <linux/percpu.h>
 #include <linux/preempt.h>
-#include <linux/reboot.h>
 #include <linux/sched.h>
 #include <linux/smp.h>
 #include <linux/smpboot.h>
@@ -124,23 +123,41 @@ void nvhv_hurry(void)
 		sched_set_fifo(current);
 }
 
+/* The CPU that was given up, or -1. One context gives up in the life of the kernel. */
+static int given_up = -1;
+
 void nvhv_cpu_give_up(void)
 {
-	unsigned int cpu = raw_smp_processor_id();
+	unsigned long flags;
+	int cpu;
 
-	if (num_active_cpus() < 2)
-		return;
-	/* As a CPU that is unplugged: no task is put there when it is woken, and none is fetched from there. */
-	set_cpu_dying(cpu, true);
-	set_cpu_active(cpu, false);
+	local_irq_save(flags);
+	cpu = raw_smp_processor_id();
+	if (cpu_active(cpu) && num_active_cpus() > 1) {
+		given_up = cpu;
+		/* As a CPU that is unplugged: no task is put there when it is woken, and none is fetched from there. */
+		set_cpu_dying(cpu, true);
+		set_cpu_active(cpu, false);
+	}
+	local_irq_restore(flags);
 }
 
 void nvhv_cpu_take_back(void)
 {
-	unsigned int cpu = raw_smp_processor_id();
+	if (given_up < 0)
+		return;
+	set_cpu_active(given_up, true);
+	set_cpu_dying(given_up, false);
+	given_up = -1;
+}
 
-	set_cpu_active(cpu, true);
-	set_cpu_dying(cpu, false);
+void nvhv_allow_elsewhere(struct task_struct *task)
+{
+	if (cpumask_intersects(&task->cpus_mask, cpu_active_mask))
+		return;
+	/* To do it as one should takes the lock of its CPU's run queue. Whoever wakes it looks at these. */
+	cpumask_copy(&task->cpus_mask, cpu_active_mask);
+	task->nr_cpus_allowed = cpumask_weight(cpu_active_mask);
 }
 
 void nvhv_never_wake_current(void)
@@ -153,7 +170,7 @@ bool nvhv_was_on(struct task_struct *task, unsigned int cpu) { return task_cpu(t
 
 void nvhv_panic_for_other(void)
 {
-	if (panic_on_other_cpu())
-		emergency_restart();
+	/* It began, but has not come to where the kernel panics: an NMI's panic is its CPU's own before that. */
+	panic_reset();
 	nvhv_panic_as_noted();
 }

@@ -34,11 +34,13 @@ void nvhv_hurry(void);
 /* The scheduler of the other CPUs, if there are any, does without this one, whose run queue may stay locked. */
 void nvhv_cpu_give_up(void);
 void nvhv_cpu_take_back(void);
+/* A task that may run on the CPU that was given up only, and sleeps, may run on all others. */
+void nvhv_allow_elsewhere(struct task_struct *task);
 /* Nobody waits for the current task, which makes no step any more, to leave its CPU. */
 void nvhv_never_wake_current(void);
 /* Whether a task ran on this CPU last. */
 bool nvhv_was_on(struct task_struct *task, unsigned int cpu);
-/* Panics on this CPU; if another one has begun to, and does not get on, restarts the machine. */
+/* Panics on this CPU, as another one that has begun to does not get on. */
 void nvhv_panic_for_other(void);
 
 #endif

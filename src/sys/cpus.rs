@@ -101,7 +101,7 @@ pub(crate) fn written_back() -> u32 {
     unsafe { c::nvhv_cpus_written_back() as u32 }
 }
 
-/// Panics on this CPU, as another one that was to does not get on; or restarts the machine.
+/// Panics on this CPU, as another one that was to does not get on.
 pub(crate) fn panic_for_other() {
     // SAFETY: Process context.
     unsafe { c::nvhv_panic_for_other() }

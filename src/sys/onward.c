@@ -72,16 +72,28 @@ bool nvhv_onward_possible(const char *entry, struct pt_regs *regs)
 	return count == HARDIRQ_OFFSET || count == SOFTIRQ_OFFSET;
 }
 
-bool nvhv_onward_past_lock(struct pt_regs *regs)
+/* Where the kernel is entered or left: what an NMI's own entry has put aside there is not put back by us. */
+static bool is_entry(unsigned long ip)
+{
+	static char symbol[KSYM_SYMBOL_LEN];
+
+	sprint_symbol_no_offset(symbol, ip);
+	return strstarts(symbol, "asm_") || strstarts(symbol, "entry_") || strstarts(symbol, "error_") ||
+	       strstarts(symbol, "paranoid_") || strstarts(symbol, "common_interrupt_return");
+}
+
+bool nvhv_onward_past_lock(struct pt_regs *regs, bool may_wait)
 {
 	/* Where RCU did not watch, it would have to be told that it need not any more. */
 	if (cpu_feature_enabled(X86_FEATURE_FRED) || user_mode(regs) || __this_cpu_read(context_tracking.nmi_nesting) == 1)
 		return false;
+	if (is_entry(regs->ip))
+		return false;
 	from_nmi = true;
 	/* The NMI holds nothing, so what it does not count itself is what it came upon. */
 	count_onward = preempt_count() - NMI_OFFSET - HARDIRQ_OFFSET;
-	/* With one CPU, who waits for a lock waits for ever. */
-	return num_online_cpus() > 1 || !is_in(regs->ip, "native_queued_spin_lock_slowpath");
+	/* With one CPU, or one that hangs, who waits for a lock waits for ever. */
+	return may_wait || !is_in(regs->ip, "native_queued_spin_lock_slowpath");
 }
 
 void nvhv_go_onward(struct pt_regs *regs)

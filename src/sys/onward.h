@@ -18,9 +18,9 @@ bool nvhv_onward_possible(const char *entry, struct pt_regs *regs);
 
 /*
  * The same of an NMI that holds no lock, upon what should not be left as it is: it may have interrupts disabled, and is about
- * to let go of a lock, or to finish what KVM does for a vCPU.
+ * to let go of a lock, or to finish what KVM does for a vCPU. may_wait: for a lock, too, as somebody else has that.
  */
-bool nvhv_onward_past_lock(struct pt_regs *regs);
+bool nvhv_onward_past_lock(struct pt_regs *regs, bool may_wait);
 
 /*
  * Gives up the current context and has that go on, with the thread of this CPU woken; see cpus.h. Does not return.
