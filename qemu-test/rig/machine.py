@@ -33,14 +33,14 @@ class Machine:
         qmp, far_qmp = socket.socketpair()
         self.agent = agent
         if init:
-            cmdline = f"{cmdline} nvhv.init={init}"
+            cmdline = f"{cmdline} rig.init={init}"
         platform = "q35,nvdimm=on" + (f",nvdimm-persistence={persistence}" if persistence else "")
         command = [
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max", "-machine", platform, "-smp", str(cpus),
             "-m", f"{memory},slots=4,maxmem=32G",
             "-kernel", payload.vmlinux, "-initrd", payload.initrd,
-            "-append", f"console=ttyS0,115200 rdinit=/init nvhv.reports={reports} {SPEED} {STRICT} {cmdline}".strip(),
+            "-append", f"console=ttyS0,115200 rdinit=/init rig.reports={reports} {SPEED} {STRICT} {cmdline}".strip(),
             "-chardev", f"file,id=console,path={directory}/console.log,append=on", "-serial", "chardev:console",
             "-chardev", f"socket,id=qmp,fd={far_qmp.fileno()}", "-mon", "chardev=qmp,mode=control",
             "-drive", f"if=none,id=disk,file={disk},format=qcow2,cache=writeback", "-device", "virtio-blk-pci,drive=disk",

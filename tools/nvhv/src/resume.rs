@@ -187,9 +187,12 @@ impl Started {
             .arg(format!("--description=Virtual machine {}", launch.name))
             .arg("--property=KillMode=mixed");
         if is_root() {
-            // When the host goes down all are sealed before any is stopped, and each is stopped before what it uses.
+            // When the host goes down all are sealed before any is stopped, and each is stopped before what it uses. A VMM
+            // whose VM stands still does not end in order, and would not write to its disks what it has for them.
+            let this = this_program()?;
             command
                 .arg(format!("--slice={}", slice(launch)))
+                .arg(format!("--property=ExecStop=-{this} thaw {}", launch.name))
                 .arg("--property=Before=nvhv-seal.service")
                 .arg("--property=After=nvhv.service network.target remote-fs.target");
             if launch.uid != 0 {
@@ -282,17 +285,19 @@ fn logs() -> PathBuf {
 
 /// This command, to become the VMM.
 fn again(launch: &Launch) -> Result<[String; 4], String> {
-    let this = std::env::current_exe().map_err(|error| error.to_string())?;
-    let this = this
-        .into_os_string()
-        .into_string()
-        .map_err(|_| "its own path is not UTF-8")?;
+    let this = this_program()?;
     Ok([
         this,
         "resume".into(),
         "--foreground".into(),
         launch.name.clone(),
     ])
+}
+
+fn this_program() -> Result<String, String> {
+    let this = std::env::current_exe().map_err(|error| error.to_string())?;
+    let text = this.into_os_string().into_string();
+    text.map_err(|_| "its own path is not UTF-8".into())
 }
 
 /// Becomes `nvhv run` as it was called. Returns only if that failed.

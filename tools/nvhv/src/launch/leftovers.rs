@@ -61,12 +61,14 @@ fn is_of_dead_process(path: &Path, booted: i64) -> bool {
     if !about.is_file() || about.len() >= 16 {
         return false;
     }
-    let number = fs::read_to_string(path).ok();
-    let number = number.and_then(|number| number.trim().parse().ok());
-    // Numbers begin anew with each boot.
-    number.is_some_and(|pid| {
-        about.mtime() < booted || kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH)
-    })
+    let Ok(text) = fs::read_to_string(path) else {
+        return false;
+    };
+    // Numbers begin anew with each boot; and what was not yet on the disk when the power went is an empty file.
+    match text.trim().parse() {
+        Ok(pid) => about.mtime() < booted || kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH),
+        Err(_) => text.is_empty() && about.mtime() < booted,
+    }
 }
 
 /// When the host booted, in s since 1970.
@@ -97,7 +99,10 @@ mod tests {
         let number = gone.id().to_string();
         gone.wait().expect("ended");
         let this = process::id().to_string();
+        let none = String::new();
         for (name, number) in [
+            ("empty.pid", &none),
+            ("new.pid", &none),
             ("dead.pid", &number),
             ("pid", &number),
             ("mine.pid", &this),
@@ -107,11 +112,10 @@ mod tests {
             fs::write(path(name), number).expect("written");
         }
         let old = UNIX_EPOCH + Duration::from_secs(1);
-        let file = File::options()
-            .write(true)
-            .open(path("old.pid"))
-            .expect("a file");
-        file.set_modified(old).expect("set");
+        for name in ["old.pid", "empty.pid"] {
+            let file = File::options().write(true).open(path(name));
+            file.expect("a file").set_modified(old).expect("set");
+        }
         let arguments = [
             "-qmp".into(),
             format!("unix:{},server=on", path("dead")),
@@ -122,17 +126,27 @@ mod tests {
             format!("x={}", path("dead.pid")),
             path("mine.pid"),
             path("old.pid"),
+            path("empty.pid"),
+            path("new.pid"),
             "-drive".into(),
             format!("file={}", path("disk")),
         ];
-        let expected = ["dead", "datagram", "pid", "dead.pid", "old.pid"].map(path);
+        let expected = [
+            "dead",
+            "datagram",
+            "pid",
+            "dead.pid",
+            "old.pid",
+            "empty.pid",
+        ]
+        .map(path);
         assert_eq!(clear(&arguments), expected);
         let mut left: Vec<_> = fs::read_dir(&directory)
             .expect("listed")
             .map(|entry| entry.expect("one").file_name().into_string().expect("text"))
             .collect();
         left.sort();
-        assert_eq!(left, ["alive", "disk", "mine.pid"]);
+        assert_eq!(left, ["alive", "disk", "mine.pid", "new.pid"]);
         // Nobody has connected to what is alive.
         alive.set_nonblocking(true).expect("set");
         assert!(alive.accept().is_err());

@@ -52,3 +52,4 @@ def run(t):
     host.expect_state(vm, "sealed")
     host.run("nvhv discard kept --force")
     host.unload_module()
+    host.has_pool = False
