@@ -1,13 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0
 """On a host with systemd, three enabled VMs go on after a power cut and after a reboot, and nobody types anything."""
 
-from rig.check import check
+from rig.check import CheckFailed, check
 
 HARDWARE = {"init": "systemd"}
 LIMIT = 900
 
 # A VMM as many are: it does not start over what another process of it has left.
 PICKY = ["sh", "-c", 'test ! -e "$1" || exit 9; echo $$ >"$1"; shift; exec "$@"', "vmm", "/var/tmp/vmm.pid"]
+
+
+def go_on(host, vms):
+    """They go on, though nobody has started them."""
+    for vm in vms:
+        try:
+            host.expect_state(vm, "live", 120)
+        except CheckFailed as failure:
+            said = host.run(f"journalctl -b -o cat -u nvhv-resume -u nvhv-vm-{vm.name} -u nvhv")
+            raise CheckFailed(f"{failure}: {said}") from None
+        vm.expect_continued(ticks=3, limit=200)
 
 
 def run(t):
@@ -30,8 +41,7 @@ def run(t):
         vm.is_about_to_start()
     host.power_cut()
     host.boot()
-    for vm in vms:
-        vm.expect_continued(ticks=3, limit=200)
+    go_on(host, vms)
     began = [line for line in host.run("journalctl -b -u nvhv-resume -o cat").splitlines() if "runs as process" in line]
     check(began and began[0].startswith("third: "), f"{began}: the one of the highest priority is not the first")
     journal = host.run("journalctl -b -u nvhv-vm-picky -o cat")
@@ -55,8 +65,7 @@ def run(t):
         check(f"nvhv: {vm.name}: record of" in sealed, f"{vm.name} was not sealed early: {log[-8000:]}")
         check(f"nvhv: {vm.name}: sealed; kept: its VMM was told to end by a signal" in ended, f"{vm.name} has not ended in order: {log[-8000:]}")
     host.boot()
-    for vm in vms:
-        vm.expect_continued(ticks=3, limit=200)
+    go_on(host, vms)
 
     # One that is disabled waits until it is asked for; one that runs, or of which nothing is known, is not started.
     host.run("nvhv disable third")

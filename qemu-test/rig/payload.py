@@ -175,7 +175,9 @@ class Payload:
         for name, source in copies.items():
             refresh(source, PAYLOAD / name)
         if copies["bin/nvhv"].exists() and copies["nvhv.ko"].exists():
+            shutil.rmtree(PAYLOAD / "install", ignore_errors=True)
             script("install", DESTDIR=PAYLOAD / "install")
+        shutil.rmtree(PAYLOAD / "deb", ignore_errors=True)
         for package in (BUILD / "deb").glob("*.deb"):
             (PAYLOAD / "deb").mkdir(exist_ok=True)
             refresh(package, PAYLOAD / "deb" / package.name)
