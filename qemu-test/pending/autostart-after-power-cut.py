@@ -60,7 +60,7 @@ def run(t):
     before = host.console.size()
     host.reboot()
     log = host.console.text(before)
-    sealed, _, ended = log.partition("Stopped nvhv-seal")
+    sealed, _, ended = log.partition(": thawed")
     for vm in vms:
         check(f"nvhv: {vm.name}: record of" in sealed, f"{vm.name} was not sealed early: {log[-8000:]}")
         check(f"nvhv: {vm.name}: sealed; kept: its VMM was told to end by a signal" in ended, f"{vm.name} has not ended in order: {log[-8000:]}")

@@ -43,6 +43,7 @@ def run(t):
     host = t.boot()
     host.install()
     vm = Vm(host, "db", 0)
+    vm.is_ours = False
     host.vms["db"] = vm
     command = shlex.join(vm.command()[5:])
     host.agent.write("/root/vm", f"#!/bin/sh\nexec {command}\n".encode(), 0o755)
@@ -61,4 +62,6 @@ def run(t):
             while command == "# nvhv list" and not matches(shown, said) and time.monotonic() < deadline:
                 said = say(host, command[2:])
             check(matches(shown, said), f"{command}\n{said}\nis not\n{shown}")
+            if "nvhv run" in command:
+                vm.wait_ticks(3, limit=200)
     check(len(vm.messages("boot")) == 1, "the guest has booted again")
