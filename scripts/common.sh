@@ -13,6 +13,9 @@ mkdir -p "$build"
 say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
+# The release of the kernel that build/nvhv.ko was built for.
+built_for() { grep -ao 'vermagic=[^ ]*' "$build/nvhv.ko" | head -n 1 | cut -d= -f2; }
+
 need_root() { [ "$(id -u)" = 0 ] || die "$(basename "$0") needs root: it makes Debian roots with mmdebstrap and mounts /proc in them"; }
 
 # The Debian mirror this machine is configured for, so that a local mirror is honoured.
