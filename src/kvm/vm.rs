@@ -480,7 +480,7 @@ impl Vm {
     /// Closes the gate: kicks every vCPU out of KVM and waits until nobody is inside.
     pub(crate) fn freeze(&self, deadline_ms: u32) -> Result {
         let kick = |vcpu: &Arc<Vcpu>| {
-            // Before it is woken by the kick: not on a CPU that is lost, which looks idle, and whose lock that takes.
+            // Before it is woken by the kick: it may be allowed on a CPU that is lost only.
             if emergency::remaining_ms().is_some() {
                 vcpu.hasten();
             }

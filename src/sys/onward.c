@@ -21,13 +21,20 @@ static bool from_nmi;
 
 static bool is_nmi(const char *entry) { return !strcmp(entry, "asm_exc_nmi") || !strcmp(entry, "end_repeat_nmi"); }
 
-/* Whether an address is in a function, whose module the kernel names behind it: "svm_vcpu_run [kvm_amd]". */
-static bool is_in(unsigned long ip, const char *function)
+/* The function that an address is in, with its module behind it: "svm_vcpu_run [kvm_amd]". Until it is asked again. */
+static const char *symbol_at(unsigned long ip)
 {
 	/* One context asks in the life of the kernel. */
 	static char symbol[KSYM_SYMBOL_LEN];
 
 	sprint_symbol_no_offset(symbol, ip);
+	return symbol;
+}
+
+static bool is_in(unsigned long ip, const char *function)
+{
+	const char *symbol = symbol_at(ip);
+
 	return strstarts(symbol, function) && (!symbol[strlen(function)] || symbol[strlen(function)] == ' ');
 }
 
@@ -75,9 +82,8 @@ bool nvhv_onward_possible(const char *entry, struct pt_regs *regs)
 /* Where the kernel is entered or left: what an NMI's own entry has put aside there is not put back by us. */
 static bool is_entry(unsigned long ip)
 {
-	static char symbol[KSYM_SYMBOL_LEN];
+	const char *symbol = symbol_at(ip);
 
-	sprint_symbol_no_offset(symbol, ip);
 	return strstarts(symbol, "asm_") || strstarts(symbol, "entry_") || strstarts(symbol, "error_") ||
 	       strstarts(symbol, "paranoid_") || strstarts(symbol, "common_interrupt_return");
 }
