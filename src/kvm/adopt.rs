@@ -276,8 +276,8 @@ fn decide(vm: ArcBorrow<'_, Vm>, inner: &mut Inner) -> Outcome<()> {
     vm.host.await_ending(vm.binding.id());
     let this: Arc<Vm> = vm.into();
     let found = match vm.host.claim_name(&this)? {
-        Err(uid) => {
-            let claim = life::claim(&claimant(&vm), Found::Here { uid });
+        Err(found) => {
+            let claim = life::claim(&claimant(&vm), found);
             return Err(match claim {
                 Claim::Denied(denied) => denied.into(),
                 _ => Denied::Busy.into(),

@@ -151,6 +151,11 @@ fn claims() {
             denied(Denied::Busy),
             denied(Denied::Busy),
         ),
+        (
+            Found::Copied { uid },
+            denied(Denied::Copied),
+            denied(Denied::Copied),
+        ),
         (Found::Sealed { uid }, Claim::Resume, Claim::Resume),
         (Found::Torn { uid }, denied(Denied::Torn), Claim::ColdStart),
         (
@@ -190,6 +195,7 @@ fn another_user_gets_nothing_and_learns_nothing() {
     let uid = ME + 1;
     let theirs = [
         Found::Here { uid },
+        Found::Copied { uid },
         Found::Sealed { uid },
         Found::Torn { uid },
         Found::Mismatch { uid },
@@ -216,6 +222,7 @@ fn another_user_gets_nothing_and_learns_nothing() {
 fn denials_have_their_errno() {
     let errnos = [
         (Denied::Busy, 16),
+        (Denied::Copied, 16),
         (Denied::NotOwner, 1),
         (Denied::Torn, 117),
         (Denied::Damaged, 117),

@@ -43,6 +43,12 @@ pub enum Verb {
     Disable(Disable),
     /// Measure what a power failure costs here: seal all VMs as 'seal --now' does, and let them go on
     Drill(Drill),
+    /// Copy a sealed image into a file, for another host
+    Export(Export),
+    /// Bring an image here from a file that 'export' made
+    Import(Import),
+    /// Write an image, sealed or torn, as an ELF core for drgn, crash or gdb
+    Dump(Dump),
     /// Print what becomes of VMs as it happens
     Events(Events),
     /// Print pool and VMs for Prometheus
@@ -207,6 +213,43 @@ pub struct Drill {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Export {
+    /// The VM: its name, or '#' and its slot
+    pub name: String,
+    /// The file, or '-' for standard output. FILE.part is what an export that was interrupted has left: it
+    /// goes on there
+    pub file: PathBuf,
+    /// Give the image up once the file is durable: the VM moves
+    #[arg(long)]
+    pub discard: bool,
+    /// Replace a file that is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Args)]
+pub struct Import {
+    /// The name that the VM has here
+    pub name: String,
+    /// The file, or '-' for standard input
+    pub file: PathBuf,
+    /// The user it belongs to here, instead of the one it belonged to
+    #[arg(long, value_name = "UID")]
+    pub uid: Option<u32>,
+}
+
+#[derive(Args)]
+pub struct Dump {
+    /// The VM: its name, or '#' and its slot
+    pub name: String,
+    /// The file
+    pub file: PathBuf,
+    /// Replace a file that is there
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Args)]

@@ -16,9 +16,11 @@ mod events;
 mod failure;
 mod format;
 mod generate;
+mod image;
 mod launch;
 mod list;
 mod metrics;
+mod progress;
 mod resume;
 mod run;
 mod select;
@@ -46,6 +48,9 @@ fn main() -> ExitCode {
         Verb::Drill(args) => drill::drill(&args),
         Verb::Events(args) => events::events(&args),
         Verb::Metrics(args) => metrics::metrics(&args),
+        Verb::Export(args) => image::export(&args),
+        Verb::Import(args) => image::import(&args),
+        Verb::Dump(args) => image::dump(&args),
         Verb::Generate(args) => generate::generate(&args),
         Verb::Check(args) => check::check(&args),
     };

@@ -81,7 +81,8 @@ fn act(name: Option<&str>, act: fn(&Device, &Select) -> Result<(), Errno>) -> Re
     act(&device, &select(name)?).map_err(|error| explained(&device, what, error))
 }
 
-fn select(name: &str) -> Result<Select, Failure> {
+/// The VM that is meant: its name, or `#` and its slot.
+pub fn select(name: &str) -> Result<Select, Failure> {
     let mut field = [0; NAME_LEN];
     if name.len() >= NAME_LEN {
         return Err(Failure::NoVm(format!("{name}: there is no such VM")));
