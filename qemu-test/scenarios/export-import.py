@@ -25,7 +25,7 @@ def run(t):
     check(host.run(f"stat -c %a {FILE}").strip() == "600", "others may read a guest's memory")
     refused(host, f"nvhv export moved {FILE}", "already")
     host.run(f"nvhv export moved {FILE} --force --discard", 120)
-    check(host.images() == [] and free(host) == empty, f"the image is here still: {host.nvhv_json('list')}")
+    check(not host.images() and free(host) == empty, f"the image is here still: {host.nvhv_json('list')}")
 
     # Another pool, on a device of another length; the file was said to be durable.
     host.power_cut()
@@ -93,7 +93,7 @@ def damaged_import(host, empty):
     host.run(f"chmod 666 /dev/nvhv; chmod 755 /root; cp {FILE} /tmp/others; chmod 644 /tmp/others", 60)
     refused(host, "nvhv import moved /tmp/others", "administrator", uid=OTHER)
     host.run("rm /tmp/others /root/damaged")
-    check(host.images() == [] and free(host) == empty, f"something is left: {host.nvhv_json('list')}")
+    check(not host.images() and free(host) == empty, f"something is left: {host.nvhv_json('list')}")
 
 
 def interrupted_import(host, vm, empty):
@@ -109,4 +109,4 @@ def interrupted_import(host, vm, empty):
             host.boot()
         else:
             host.run("pkill -KILL -x nvhv; while pgrep -x nvhv; do :; done", 60)
-        check(host.images() == [] and free(host) == empty, f"something is left: {host.nvhv_json('list')}")
+        check(not host.images() and free(host) == empty, f"something is left: {host.nvhv_json('list')}")

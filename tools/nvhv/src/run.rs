@@ -3,9 +3,10 @@
 //! `nvhv run`
 
 use crate::cli::{Disk, Run};
-use crate::device::{refused, Device};
+use crate::device::Device;
 use crate::failure::Failure;
 use crate::launch::{Launch, Store};
+use crate::select::explained;
 use nvhv_pure::abi::Bind;
 use nvhv_pure::life::{Name, Policy};
 use std::io;
@@ -25,7 +26,8 @@ pub fn run(args: &Run) -> Result<(), Failure> {
         // Closed before the VMM starts: the binding is the process's, not the file's.
         let device = Device::open().map_err(|f| Failure::NotRun(f.to_string()))?;
         let bound = device.bind(&bind);
-        bound.map_err(|error| Failure::NotRun(refused(&args.name, error).to_string()))?;
+        bound
+            .map_err(|error| Failure::NotRun(explained(&device, &args.name, error).to_string()))?;
     }
     let store = Store::of(nix::unistd::geteuid().as_raw());
     let old = if args.as_recorded {

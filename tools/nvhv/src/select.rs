@@ -92,7 +92,7 @@ pub fn select(name: &str) -> Result<Select, Failure> {
 }
 
 /// The module's own words for a refusal, if it left any with the VM.
-fn explained(device: &Device, name: &str, error: Errno) -> Failure {
+pub fn explained(device: &Device, name: &str, error: Errno) -> Failure {
     let vm = Vm::find(device, name).ok();
     match vm
         .and_then(|vm| vm.refusal)

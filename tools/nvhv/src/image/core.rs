@@ -3,10 +3,11 @@
 //! An ELF core of a guest: its RAM by guest physical addresses, its vCPUs' registers, and, for drgn and
 //! crash, what its kernel says of itself.
 //!
-//! As kdump's vmcore has it: one PT_LOAD for each block of RAM with its physical address, an NT_PRSTATUS
-//! note for each vCPU, and the note VMCOREINFO, which a Linux guest keeps ready in a page of its own
-//! (`Documentation/admin-guide/kdump/vmcoreinfo.rst`).
+//! As kdump's vmcore has it: one PT_LOAD for each block of RAM, with its physical address and, where it is
+//! known, the one at which the guest's kernel has it mapped; one more for what is kernel of it; an NT_PRSTATUS
+//! note for each vCPU; and the guest kernel's own note.
 
+use super::kernel::Kernel;
 use nvhv_pure::abi::ImageBlock;
 use nvhv_pure::format::record::Record;
 use nvhv_pure::state::kvm_abi::{SET_REGS, SET_SREGS, SET_SREGS2};
@@ -26,13 +27,6 @@ const PRSTATUS_LEN: usize = 336;
 const PR_REG: usize = 112;
 /// Where its pid is; ours is the vCPU.
 const PR_PID: usize = 32;
-
-/// First bytes of the page that is a VMCOREINFO note: its name.
-const KERNEL_NOTE: &[u8] = b"VMCOREINFO\0";
-/// First bytes of what it says.
-const KERNEL_SAYS: &[u8] = b"OSRELEASE=";
-/// Bytes of the head of a note.
-const NOTE_HEAD: usize = 12;
 
 /// The registers of a vCPU, in the order of `struct user_regs_struct`.
 #[derive(Debug, PartialEq, Eq)]
@@ -105,18 +99,15 @@ fn user_registers(general: &[u8], special: &[u8]) -> [u64; 27] {
     ]
 }
 
-/// The VMCOREINFO note that a page of the guest is, if it is one.
-pub fn kernel_note(page: &[u8]) -> Option<&[u8]> {
-    let number = |at: usize| {
-        let found = page.get(at..).and_then(|rest| rest.first_chunk());
-        found.map(|word| u32::from_le_bytes(*word) as usize)
-    };
-    let (name_len, text_len) = (number(0)?, number(4)?);
-    let text_at = NOTE_HEAD + name_len.next_multiple_of(4);
-    let is_note = name_len == KERNEL_NOTE.len() && page.get(NOTE_HEAD..)?.starts_with(KERNEL_NOTE);
-    let says = page.get(text_at..)?.starts_with(KERNEL_SAYS);
-    let end = text_at.checked_add(text_len.next_multiple_of(4))?;
-    page.get(..end).filter(|_| is_note && says)
+/// A part of the file that is memory, or notes.
+#[derive(Default)]
+struct Segment {
+    /// Where it is in the file.
+    at: u64,
+    /// Where the guest's kernel has it, or 0.
+    address: u64,
+    gpa: u64,
+    len: u64,
 }
 
 /// Where things are in a core.
@@ -141,25 +132,51 @@ impl<'a> Core<'a> {
         self.place(u32::MAX)
     }
 
-    /// Headers and notes. `kernel` is a VMCOREINFO note.
-    pub fn head(&self, cpus: &[Cpu], kernel: Option<&[u8]>) -> Vec<u8> {
+    /// Headers and notes.
+    pub fn head(&self, cpus: &[Cpu], kernel: Option<&Kernel>) -> Vec<u8> {
         let mut notes = Vec::new();
         for cpu in cpus {
             note(&mut notes, NT_PRSTATUS, &status(cpu));
         }
-        notes.extend_from_slice(kernel.unwrap_or(&[]));
+        notes.extend_from_slice(kernel.map_or(&[], Kernel::note));
+        let loads = self.loads(kernel);
         let header = size_of::<FileHeader64<LittleEndian>>();
-        let table = (1 + self.blocks.len()) * size_of::<ProgramHeader64<LittleEndian>>();
-        let notes_at = (header + table) as u64;
-        let mut head = bytes_of(&file_header(1 + self.blocks.len())).to_vec();
-        head.extend_from_slice(bytes_of(&program(PT_NOTE, notes_at, 0, notes.len() as u64)));
-        for (number, block) in (0..).zip(self.blocks) {
-            let load = program(PT_LOAD, self.place(number), block.gpa, block.len);
-            head.extend_from_slice(bytes_of(&load));
+        let table = (1 + loads.len()) * size_of::<ProgramHeader64<LittleEndian>>();
+        let said = Segment {
+            at: (header + table) as u64,
+            len: notes.len() as u64,
+            ..Segment::default()
+        };
+        let mut head = bytes_of(&file_header(1 + loads.len())).to_vec();
+        head.extend_from_slice(bytes_of(&program(PT_NOTE, &said)));
+        for load in &loads {
+            head.extend_from_slice(bytes_of(&program(PT_LOAD, load)));
         }
         head.extend_from_slice(&notes);
         debug_assert!(head.len() as u64 <= ROOM);
         head
+    }
+
+    /// All RAM, and once more what of it is kernel.
+    fn loads(&self, kernel: Option<&Kernel>) -> Vec<Segment> {
+        let mut loads = Vec::new();
+        for (number, block) in (0..).zip(self.blocks) {
+            let ram = Segment {
+                at: self.place(number),
+                address: kernel.map_or(0, |kernel| kernel.mapped_at(block.gpa)),
+                gpa: block.gpa,
+                len: block.len,
+            };
+            let image = kernel.and_then(|kernel| kernel.image_in(block.gpa, block.len));
+            loads.extend(image.map(|image| Segment {
+                at: ram.at + (image.gpa - block.gpa),
+                address: image.address,
+                gpa: image.gpa,
+                len: image.len,
+            }));
+            loads.push(ram);
+        }
+        loads
     }
 }
 
@@ -184,7 +201,7 @@ fn file_header(programs: usize) -> FileHeader64<LittleEndian> {
         e_flags: U32::new(le, 0),
         e_ehsize: U16::new(le, size_of::<FileHeader64<LittleEndian>>() as u16),
         e_phentsize: U16::new(le, size_of::<ProgramHeader64<LittleEndian>>() as u16),
-        // At most 65.
+        // At most 129.
         e_phnum: U16::new(le, programs as u16),
         e_shentsize: U16::new(le, 0),
         e_shnum: U16::new(le, 0),
@@ -192,16 +209,16 @@ fn file_header(programs: usize) -> FileHeader64<LittleEndian> {
     }
 }
 
-fn program(kind: u32, offset: u64, gpa: u64, len: u64) -> ProgramHeader64<LittleEndian> {
+fn program(kind: u32, segment: &Segment) -> ProgramHeader64<LittleEndian> {
     let le = LittleEndian;
     ProgramHeader64 {
         p_type: U32::new(le, kind),
         p_flags: U32::new(le, 0),
-        p_offset: U64::new(le, offset),
-        p_vaddr: U64::new(le, 0),
-        p_paddr: U64::new(le, gpa),
-        p_filesz: U64::new(le, len),
-        p_memsz: U64::new(le, len),
+        p_offset: U64::new(le, segment.at),
+        p_vaddr: U64::new(le, segment.address),
+        p_paddr: U64::new(le, segment.gpa),
+        p_filesz: U64::new(le, segment.len),
+        p_memsz: U64::new(le, segment.len),
         p_align: U64::new(le, 0),
     }
 }
@@ -268,19 +285,5 @@ mod tests {
         let (pid, rip) = (note.desc()[PR_PID], note.desc()[PR_REG + 16 * 8]);
         assert_eq!((pid, rip, note.desc().len()), (4, 0x42, PRSTATUS_LEN));
         assert!(notes.next().expect("reads").is_none());
-    }
-
-    #[test]
-    fn finds_what_a_kernel_says() {
-        let mut page = vec![0; 4096];
-        assert_eq!(kernel_note(&page), None);
-        page[0] = 11;
-        page[4] = 14;
-        page[12..23].copy_from_slice(b"VMCOREINFO\0");
-        assert_eq!(kernel_note(&page), None);
-        page[24..38].copy_from_slice(b"OSRELEASE=7.3\n");
-        assert_eq!(kernel_note(&page).map(<[u8]>::len), Some(40));
-        page[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert_eq!(kernel_note(&page), None);
     }
 }

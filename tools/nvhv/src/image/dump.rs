@@ -3,6 +3,7 @@
 //! `nvhv dump`
 
 use super::core::{self, Core, Cpu};
+use super::kernel::Kernel;
 use super::pages::{self, PAGE};
 use crate::cli::Dump;
 use crate::device::{refused, Device};
@@ -11,7 +12,7 @@ use crate::progress::Progress;
 use crate::select::select;
 use crate::text;
 use nix::errno::Errno;
-use nvhv_pure::abi::{Image, PIECE_MAX, RECORD};
+use nvhv_pure::abi::{Image, ImageBlock, PIECE_MAX, RECORD};
 use nvhv_pure::format::record::Record;
 use std::fs::File;
 use std::io;
@@ -53,10 +54,7 @@ pub fn dump(args: &Dump) -> Result<(), Failure> {
             let bytes = &mut piece[..len as usize];
             lost +=
                 read(&device, number, offset, bytes).map_err(|error| refused(&args.name, error))?;
-            kernel = kernel.or_else(|| {
-                let mut pages = bytes.chunks(PAGE);
-                pages.find_map(core::kernel_note).map(<[u8]>::to_vec)
-            });
+            kernel = kernel.or_else(|| bytes.chunks(PAGE).find_map(Kernel::in_page));
             for run in pages::used(bytes) {
                 let at = core.place(number) + offset + run.start as u64;
                 file.write_all_at(&bytes[run], at).map_err(failed)?;
@@ -66,7 +64,13 @@ pub fn dump(args: &Dump) -> Result<(), Failure> {
         }
     }
     drop(progress);
-    let head = core.head(&cpus, kernel.as_deref());
+    if let Some(kernel) = &mut kernel {
+        let direct = kernel.asks().and_then(|gpa| word(&device, blocks, gpa));
+        direct
+            .into_iter()
+            .for_each(|direct| kernel.answered(direct));
+    }
+    let head = core.head(&cpus, kernel.as_ref());
     file.write_all_at(&head, 0).map_err(failed)?;
     file.set_len(core.len()).map_err(failed)?;
     file.sync_all().map_err(failed)?;
@@ -121,4 +125,14 @@ fn read(device: &Device, block: u32, offset: u64, to: &mut [u8]) -> Result<u64, 
         }
     }
     Ok(lost)
+}
+
+/// Eight bytes of RAM, if there are.
+fn word(device: &Device, blocks: &[ImageBlock], gpa: u64) -> Option<u64> {
+    let mut word = [0; 8];
+    (0..).zip(blocks).find_map(|(number, block)| {
+        let offset = gpa.checked_sub(block.gpa)?;
+        device.read(number, offset, &mut word).ok()?;
+        Some(u64::from_le_bytes(word))
+    })
 }

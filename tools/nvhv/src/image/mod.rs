@@ -6,6 +6,7 @@ mod core;
 mod dump;
 mod export;
 mod import;
+mod kernel;
 mod pages;
 mod parts;
 
