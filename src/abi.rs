@@ -161,6 +161,8 @@ pub mod device_kind {
     pub const CACHED: u32 = 7;
     /// A device of the host (VFIO).
     pub const PASSED_THROUGH: u32 = 8;
+    /// Devices that the guest had configured before it came here.
+    pub const ELSEWHERE: u32 = 9;
 }
 
 /// Values of [`DeviceEntry::keeping`].

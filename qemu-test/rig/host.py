@@ -310,5 +310,7 @@ class Host:
     def forget_storage(self):
         self.pmem.unlink(missing_ok=True)
         self.disk.unlink(missing_ok=True)
+        for name in ("cxl", "cxl-labels"):
+            (self.directory / name).unlink(missing_ok=True)
         if disk := self.hardware.get("guest_disk"):
             disk.unlink(missing_ok=True)

@@ -185,7 +185,7 @@ impl<'a> HeaderView<'a> {
         if Name::from_field(&get(bytes, at::NAME)).is_err() {
             return Err("its name is not a name");
         }
-        if Policy::from_bits(get_u64(bytes, at::POLICY)).is_none() {
+        if Policy::from_bits(get_u64(bytes, at::POLICY)).is_none_or(|p| p != p.lasting()) {
             return Err("it has a policy of a later version");
         }
         if get_u32(bytes, at::RESERVED_A) != 0

@@ -12,6 +12,7 @@ use super::{
     devices::Telling,
     keepable,
     keeper::Keeper,
+    migrate,
     msrs::Msrs,
     restore::{self, Failure},
     scratch::Scratch,
@@ -399,6 +400,7 @@ fn start_new(vm: &Vm, this: Arc<Vm>, inner: &mut Inner, store: &Arc<Store>) -> O
     let ram = Ram::new(&store.device)?;
     let work = buffer(capture::WORK)?;
     let msrs = Msrs::of(vm, &scratch, &[])?;
+    let has_run = migrate::has_run(vm, &scratch)?;
     // Last, so that nothing but a failed copy has to be undone in the pool.
     let entry = store.create(&mut header, |header, memory| {
         place_areas(header, memory, record_len as u64)?;
@@ -418,8 +420,10 @@ fn start_new(vm: &Vm, this: Arc<Vm>, inner: &mut Inner, store: &Arc<Store>) -> O
     });
     inner.scratch = Some(scratch);
     let done = fill_and_run(vm, this, inner, store, &ram_blocks, start);
-    if done.is_err() {
-        abandon(vm, inner, store);
+    match done {
+        Ok(()) if has_run => vm.devices.configured_elsewhere(),
+        Ok(()) => {}
+        Err(_) => abandon(vm, inner, store),
     }
     done
 }

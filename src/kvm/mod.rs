@@ -34,6 +34,7 @@ pub(crate) mod hook;
 pub(crate) mod ioctl;
 pub(crate) mod keepable;
 pub(crate) mod keeper;
+mod migrate;
 mod msrs;
 pub(crate) mod report;
 pub(crate) mod restore;

@@ -269,11 +269,13 @@ fn policies() {
     assert_eq!(Policy::from_bits(1), Some(Policy::TORN_COLD));
     assert_eq!(Policy::from_bits(2), Some(Policy::PARTIAL));
     assert_eq!(Policy::from_bits(4), Some(Policy::WRITE_THROUGH));
-    assert_eq!(Policy::from_bits(8), None);
+    assert_eq!(Policy::from_bits(8), Some(Policy::NOT_MOVED));
+    assert_eq!(Policy::from_bits(16), None);
     let both = Policy::TORN_COLD.with(Policy::WRITE_THROUGH);
     assert_eq!(both.bits(), 5);
     assert!(both.has(Policy::TORN_COLD) && !both.has(Policy::PARTIAL));
     assert!(!Policy::default().has(Policy::TORN_COLD));
+    assert_eq!(both.with(Policy::NOT_MOVED).lasting(), both);
 }
 
 #[test]

@@ -78,7 +78,8 @@ pub struct Run {
     #[arg(long)]
     pub name: String,
     /// What to do: torn=refuse (default) or torn=cold, which sets a torn or mismatching image
-    /// aside and starts anew
+    /// aside and starts anew; moved=refuse (default) or moved=resume, which resumes this once an image
+    /// whose VM was being migrated: make sure that it lives nowhere else
     #[arg(long, value_name = "RULE", value_delimiter = ',')]
     pub policy: Vec<String>,
     /// Seal and resume the VM also while its guest uses devices whose state cannot be kept: it goes on

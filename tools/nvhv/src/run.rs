@@ -17,9 +17,10 @@ use std::process::Command;
 pub fn run(args: &Run) -> Result<(), Failure> {
     let usage = |why: String| Failure::Usage(format!("{}: {why}", args.name));
     let name = Name::new(args.name.as_bytes()).map_err(|why| usage(why.to_string()))?;
+    let policy = policy(args)?;
     let bind = Bind {
         name: *name.field(),
-        policy: policy(args)?.bits(),
+        policy: policy.bits(),
     };
     let (vmm, vmm_args) = args.command.split_first().expect("clap demands a VMM");
     {
@@ -30,7 +31,9 @@ pub fn run(args: &Run) -> Result<(), Failure> {
             .map_err(|error| Failure::NotRun(explained(&device, &args.name, error).to_string()))?;
     }
     let store = Store::of(nix::unistd::geteuid().as_raw());
-    let old = if args.as_recorded {
+    // That the VM lives nowhere else is true of one image only.
+    let once = policy != policy.lasting();
+    let old = if args.as_recorded || once {
         None
     } else {
         record(args, &store)
@@ -61,18 +64,20 @@ fn record(args: &Run, store: &Store) -> Option<Launch> {
 }
 
 fn policy(args: &Run) -> Result<Policy, Failure> {
-    let mut torn = Policy::default();
+    let (mut torn, mut moved) = (Policy::default(), Policy::default());
     for rule in &args.policy {
-        torn = match rule.as_str() {
-            "torn=refuse" => Policy::default(),
-            "torn=cold" => Policy::TORN_COLD,
+        match rule.as_str() {
+            "torn=refuse" => torn = Policy::default(),
+            "torn=cold" => torn = Policy::TORN_COLD,
+            "moved=refuse" => moved = Policy::default(),
+            "moved=resume" => moved = Policy::NOT_MOVED,
             _ => {
-                let why = format!("{rule}: no such rule; there are torn=refuse and torn=cold");
+                let why = format!("{rule}: no such rule; there are torn=refuse, torn=cold, moved=refuse and moved=resume");
                 return Err(Failure::Usage(why));
             }
-        };
+        }
     }
-    let mut policy = torn;
+    let mut policy = torn.with(moved);
     if args.allow_partial {
         policy = policy.with(Policy::PARTIAL);
     }
