@@ -172,8 +172,13 @@ def outside(card, places, foot):
     x, upper = 104, kvm.y + 20
     card.path([(x, 76.3), (x, upper), (kvm.x, upper)], both=True)
     card.lines(22, 168, ["its ioctls,", "KVM_RUN,", "eventfds"], 11)
-    thing(20, kvm.y + 42, 148, "/dev/kvm", "KVM as it is, with the guest's processors")
-    card.path([(kvm.x, kvm.y + 66), (168, kvm.y + 66)], both=True)
+    thing(20, kvm.y + 42, 148, "/dev/kvm", "KVM as it is")
+    card.path([(kvm.x, kvm.y + 63), (168, kvm.y + 63)], both=True)
+    # The guest runs in KVM, on memory of the pool.
+    guest = (kvm.y + 84 + pool.y + 8) / 2 - 35
+    thing(20, guest, 148, "guest", "unmodified; what it has in RAM is in the pool from its first instruction on")
+    card.path([(94, kvm.y + 84), (94, guest)], both=True)
+    card.path([(94, guest + 85), (94, pool.y + 8)], both=True)
     thing(20, pool.y + 8, 148, "/dev/daxX.Y", "persistent memory: RAM and records of all VMs")
     card.path([(pool.x, pool.y + pool.high / 2), (168, pool.y + pool.high / 2)], both=True)
     thing(20, floor.y + 6, 148, "the kernel", "Debian's, unpatched")
