@@ -24,7 +24,10 @@ mod run;
 mod select;
 mod show;
 mod table;
+mod terminal;
 mod text;
+mod top;
+mod usage;
 mod vm;
 
 use clap::Parser;
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Verb::Disable(args) => enable::disable(&args),
         Verb::Drill(args) => drill::drill(&args),
         Verb::Events(args) => events::events(&args),
+        Verb::Top(args) => top::top(&args),
         Verb::Metrics(args) => metrics::metrics(&args),
         Verb::Generate(args) => generate::generate(&args),
         Verb::Check(args) => check::check(&args),
