@@ -41,6 +41,7 @@ test-host:			## tests of the pure rooms, on this machine
 
 test-vm: all vmms deb		## boot hosts under test and run the scenarios
 	@scripts/build-test-module crash >/dev/null
+	@scripts/build-next-deb >/dev/null
 	@qemu-test/run $(SCENARIOS)
 
 test-rig:			## tests of the rig itself
