@@ -3,7 +3,7 @@
 //! A terminal that shows one page after the other, and is as it was before when this goes.
 
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{raise, SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::termios::{tcgetattr, tcsetattr, LocalFlags, SetArg, Termios};
 use nix::unistd::read;
@@ -46,7 +46,7 @@ impl Terminal {
             Signal::SIGTERM,
             Signal::SIGHUP,
             Signal::SIGWINCH,
-            Signal::SIGCONT,
+            Signal::SIGTSTP,
         ]
         .map(|signal| signals.add(signal));
         signals.thread_block()?;
@@ -64,6 +64,13 @@ impl Terminal {
         ours.local_flags -= LocalFlags::ICANON | LocalFlags::ECHO;
         tcsetattr(io::stdin(), SetArg::TCSANOW, &ours)?;
         io::stdout().write_all(ENTER.as_bytes())
+    }
+
+    /// A terminal that is gone cannot be mended.
+    fn leave(&self) {
+        let _ = io::stdout().write_all(LEAVE.as_bytes());
+        let _ = io::stdout().flush();
+        let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &self.before);
     }
 
     /// Columns and lines.
@@ -102,8 +109,12 @@ impl Terminal {
                 };
                 match Signal::try_from(info.ssi_signo as i32) {
                     Ok(Signal::SIGWINCH) => {}
-                    // It was stopped, and somebody else had the terminal.
-                    Ok(Signal::SIGCONT) => self.enter()?,
+                    Ok(Signal::SIGTSTP) => {
+                        self.leave();
+                        // Until somebody has it go on.
+                        raise(Signal::SIGSTOP)?;
+                        self.enter()?;
+                    }
                     _ => return Ok(Wish::Quit),
                 }
                 return Ok(Wish::Next);
@@ -119,9 +130,6 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // A terminal that is gone cannot be mended.
-        let _ = io::stdout().write_all(LEAVE.as_bytes());
-        let _ = io::stdout().flush();
-        let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &self.before);
+        self.leave();
     }
 }
