@@ -10,7 +10,7 @@
 export KERNEL FLAVOUR KDIR BUILD MIRROR DESTDIR
 ROOT = $(or $(BUILD),$(CURDIR)/build)/root
 SHELL := /bin/bash
-.PHONY: all module tools vmms install deb demo test test-host test-vm test-rig bench figures check-env fmt lint clean help
+.PHONY: all module tools vmms install deb demo test test-host test-vm test-rig test-dkms bench figures check-env fmt lint clean help
 .DEFAULT_GOAL := all
 
 all: module tools		## build/nvhv.ko and build/nvhv
@@ -42,10 +42,14 @@ test-host:			## tests of the pure rooms and of the documents, on this machine
 
 test-vm: all vmms deb		## boot hosts under test and run the scenarios
 	@scripts/build-test-module crash >/dev/null
+	@scripts/build-next-deb >/dev/null
 	@qemu-test/run $(SCENARIOS)
 
 test-rig:			## tests of the rig itself
 	@qemu-test/self-test
+
+test-dkms: deb			## have DKMS build the module on a copy of the build root
+	@scripts/test-dkms
 
 bench: all			## measure; prints a table and writes build/bench.json
 	@qemu-test/bench

@@ -4,7 +4,9 @@
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Virtual machines that outlive their host.
 #[derive(Parser)]
@@ -51,6 +53,8 @@ pub enum Verb {
     Dump(Dump),
     /// Print what becomes of VMs as it happens
     Events(Events),
+    /// Watch the VMs, and what their VMMs take of the processors: 'q' quits
+    Top(Top),
     /// Print pool and VMs for Prometheus
     Metrics(Metrics),
     /// Write man pages and completions below a directory
@@ -264,6 +268,32 @@ pub struct Events {
 }
 
 #[derive(Args)]
+pub struct Top {
+    /// How long to wait between two looks, in seconds
+    #[arg(short = 'd', long = "delay", value_name = "SECONDS", default_value = "3", value_parser = delay)]
+    pub delay: Duration,
+    /// How many looks there are to be
+    #[arg(short = 'n', long = "iterations", value_name = "N")]
+    pub iterations: Option<NonZeroU64>,
+    /// For files and pipes: one look below the other
+    #[arg(short = 'b', long = "batch")]
+    pub batch: bool,
+    /// As -b -n 1
+    #[arg(long, conflicts_with_all = ["delay", "iterations"])]
+    pub once: bool,
+}
+
+/// A number of seconds, with a fraction if it must be.
+fn delay(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "it is no number of seconds")?;
+    let delay = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+    // A day: what is longer cannot be waited for in one go.
+    let sensible = Duration::from_millis(10)..=Duration::from_secs(86_400);
+    let sensible = sensible.contains(&delay).then_some(delay);
+    sensible.ok_or_else(|| "it is not between 0.01 and 86400".into())
+}
+
+#[derive(Args)]
 pub struct Generate {
     /// As /usr/share
     pub directory: PathBuf,
@@ -323,6 +353,23 @@ mod tests {
         assert!(Cli::try_parse_from(["nvhv", "resume", "--all", "--foreground"]).is_err());
         assert!(Cli::try_parse_from(["nvhv", "resume", "--all", "--jobs", "0"]).is_err());
         assert!(Cli::try_parse_from(["nvhv", "resume", "--all", "--jobs", "2"]).is_ok());
+    }
+
+    #[test]
+    fn looks_as_often_as_top() {
+        assert!(Cli::try_parse_from(["nvhv", "top", "-b", "-n", "2", "-d", "0.5"]).is_ok());
+        assert!(Cli::try_parse_from(["nvhv", "top", "--once"]).is_ok());
+        for wrong in [
+            &["-d", "0"][..],
+            &["-d", "-1"],
+            &["-d", "NaN"],
+            &["-d", "1e9"],
+            &["-n", "0"],
+            &["--once", "-n", "2"],
+        ] {
+            let line = ["nvhv", "top"].iter().chain(wrong);
+            assert!(Cli::try_parse_from(line).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -26,7 +26,10 @@ mod run;
 mod select;
 mod show;
 mod table;
+mod terminal;
 mod text;
+mod top;
+mod usage;
 mod vm;
 
 use clap::Parser;
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Verb::Disable(args) => enable::disable(&args),
         Verb::Drill(args) => drill::drill(&args),
         Verb::Events(args) => events::events(&args),
+        Verb::Top(args) => top::top(&args),
         Verb::Metrics(args) => metrics::metrics(&args),
         Verb::Export(args) => image::export(&args),
         Verb::Import(args) => image::import(&args),
