@@ -9,7 +9,7 @@ use crate::{
     life::{self, Cause, Claim, Claimant, Found, Name, Policy},
     outage::power,
     pool::store::{header_of, is_aside, refused, Store},
-    sys::{cpus, task},
+    sys::{compat, cpus, task},
     trace,
 };
 use kernel::{
@@ -29,7 +29,8 @@ pub(crate) struct Control {
 impl MiscDevice for Control {
     type Ptr = KBox<Self>;
 
-    fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<KBox<Self>> {
+    fn open(file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<KBox<Self>> {
+        compat::own_file(file)?;
         let host = host::get().ok_or(ENODEV)?;
         Ok(KBox::new(Self { host }, GFP_KERNEL)?)
     }

@@ -34,7 +34,10 @@ use crate::{
         kvm_abi::{self as abi, MEMORY_REGION},
         plan::{self, Shape},
     },
-    sys::c,
+    sys::{
+        c,
+        compat::{EOPNOTSUPP, ESHUTDOWN, EUCLEAN},
+    },
     trace,
 };
 use core::sync::atomic::Ordering;

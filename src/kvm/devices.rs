@@ -29,7 +29,7 @@ use crate::{
         queues::QueueId,
         run_time::RunTime,
     },
-    sys::{c, user},
+    sys::{c, compat::EUCLEAN, user},
 };
 use core::sync::atomic::AtomicBool;
 use kernel::{
