@@ -6,7 +6,7 @@ import re
 
 from rig.check import check
 
-LIMIT = 900
+LIMIT = 1800
 # In a mount namespace of its own, whose /usr has the other QEMU.
 NEWER = ["unshare", "--mount", "sh", "-c", 'mount --bind /payload/newer/usr /usr && exec "$@"', "newer"]
 DEVICES = {"disk": "16M", "net": "tap", "rng": True}
