@@ -11,7 +11,7 @@ use crate::{
     life::{Cause, Denied, Verdict},
     queue::Refused,
     ring::Fault,
-    shadow::{self, DeviceId, Lack, Lost, Unkept},
+    shadow::{self, DeviceId, Lack, Lost, Unkept, Whose},
     state::{
         blocks::{ShapeDifference, SlotError},
         cpuid::Difference,
@@ -35,6 +35,7 @@ forward!(
     Lack,
     Lost,
     Unkept,
+    Whose,
     shadow::replay::Difference,
     Refusal,
     Failure,

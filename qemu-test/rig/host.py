@@ -28,6 +28,7 @@ class Host:
         """A new host: an empty NVDIMM and a fresh disk; GUEST_DISK adds /dev/vdb with a Debian for a guest.
         HARDWARE goes to the machine."""
         self.payload = payload
+        self.kernel = payload.kernel  # what it boots next
         self.directory = Path(directory)
         self.hardware = {"pmem_size": pmem_size, **hardware}
         self.share = self.directory / "share"
@@ -63,7 +64,7 @@ class Host:
         assert self.machine is None or not self.machine.is_on(), "the host is on already"
         if self.forbidden:
             raise HostLost(self.forbidden)
-        self.machine = Machine(self.payload, self.directory, self.disk, self.pmem, **self.hardware)
+        self.machine = Machine(self.payload, self.kernel, self.directory, self.disk, self.pmem, **self.hardware)
         self.agent = Agent(self.machine)
         self.come_up(1)
         return self
@@ -122,7 +123,7 @@ class Host:
         if self.is_installed:
             self.run("systemctl start nvhv", 120)  # which it does by itself, some time soon
             return
-        self.run(f"{self.before_module} && insmod /payload/nvhv.ko {self.module_parameters}", 60)
+        self.run(f"{self.before_module} && insmod {self.kernel.module} {self.module_parameters}", 60)
 
     def install(self):
         """Installs what a user installs, on a host with systemd; from now on it works by itself after each boot."""

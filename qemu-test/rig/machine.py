@@ -28,7 +28,7 @@ CXL_WINDOW = "4G"
 class Machine:
     """One power-on of the host's hardware."""
 
-    def __init__(self, payload, directory, disk, pmem, *, cpus=1, memory="3G", pmem_size="1026M",
+    def __init__(self, payload, kernel, directory, disk, pmem, *, cpus=1, memory="3G", pmem_size="1026M",
                  persistence=None, reports=4, cmdline="", guest_disk=None, init=None, cxl=None):
         directory = os.fspath(directory)
         agent, far_agent = socket.socketpair()
@@ -47,7 +47,7 @@ class Machine:
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-accel", "tcg,thread=multi,tb-size=512", "-cpu", cpu, "-machine", platform, "-smp", str(cpus),
             "-m", f"{memory},slots=4,maxmem=32G",
-            "-kernel", payload.vmlinux, "-initrd", payload.initrd,
+            "-kernel", kernel.vmlinux, "-initrd", kernel.initrd,
             "-append", f"console=ttyS0,115200 rdinit=/init rig.reports={reports} {SPEED} {STRICT} {cmdline}".strip(),
             "-chardev", f"file,id=console,path={directory}/console.log,append=on", "-serial", "chardev:console",
             "-chardev", f"socket,id=qmp,fd={far_qmp.fileno()}", "-mon", "chardev=qmp,mode=control",

@@ -13,7 +13,7 @@ use crate::{
     life::{self, Cause, Claim, Claimant, Found, Name, Policy},
     outage::power,
     pool::store::{header_of, is_aside, refused, Store},
-    sys::{cpus, task},
+    sys::{compat, cpus, task},
     trace,
 };
 use kernel::{
@@ -37,7 +37,8 @@ pub(crate) struct Control {
 impl MiscDevice for Control {
     type Ptr = Pin<KBox<Self>>;
 
-    fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Pin<KBox<Self>>> {
+    fn open(file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Pin<KBox<Self>>> {
+        compat::own_file(file)?;
         let host = host::get().ok_or(ENODEV)?;
         KBox::pin_init(
             pin_init!(Self {

@@ -35,7 +35,10 @@ use crate::{
         kvm_abi::{self as abi, MEMORY_REGION},
         plan::{self, Shape},
     },
-    sys::c,
+    sys::{
+        c,
+        compat::{EOPNOTSUPP, ESHUTDOWN, EUCLEAN},
+    },
     trace,
 };
 use core::sync::atomic::Ordering;
@@ -162,10 +165,12 @@ fn step(vm: &Vm, replay: &mut Replay<KVVec<u8>>, vcpu: &Vcpu) -> Outcome<Next> {
     let page = || vcpu.page().ok_or(ENXIO);
     if let Some(asked) = replay.asked() {
         let answer = page()?.answer(&asked).ok_or(EIO)?;
+        // As the image knows it, before its answer is learned.
+        let whose = vm.devices.whose(&asked);
         vm.devices.answered(&asked, answer);
-        replay
-            .answer(answer)
-            .map_err(|difference| Failure::new(EXDEV, fmt!("{difference}")))?;
+        replay.answer(answer).map_err(|difference| {
+            Failure::new(EXDEV, fmt!("another device: {whose}: {difference}"))
+        })?;
     }
     let next = replay.ask();
     if let Next::Step(step) = &next {

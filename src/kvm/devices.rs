@@ -22,14 +22,14 @@ use crate::{
     host::Binding,
     life::Policy,
     queue::{self, Notify, Options, Queues, Refused, Tell},
-    shadow::{replay, Access, Action, DeviceId, Effect, Keep, Machine, Phase, Step},
+    shadow::{replay, Access, Action, DeviceId, Effect, Keep, Machine, Phase, Step, Whose},
     state::{
         exit::{self, Mmio, PortIo},
         kvm_events as abi,
         queues::QueueId,
         run_time::RunTime,
     },
-    sys::{c, user},
+    sys::{c, compat::EUCLEAN, user},
 };
 use core::sync::atomic::AtomicBool;
 use kernel::{
@@ -230,6 +230,13 @@ impl Devices {
                 ),
             )),
         }
+    }
+
+    /// The device that a step of a script is for.
+    pub(super) fn whose(&self, step: &Step) -> Whose {
+        let state = self.state.lock();
+        let machine = state.machine();
+        machine.map_or(Whose::Unknown, |machine| machine.whose(&step.access))
     }
 
     /// The VMM has answered a step of a script.

@@ -19,6 +19,7 @@ use crate::{
     life::Policy,
     shadow::{class::UNKEPT_LEN, Machine, Unkept},
     state::queues::QueueId,
+    sys::compat::{EOPNOTSUPP, EUCLEAN},
 };
 use core::sync::atomic::Ordering;
 use kernel::prelude::*;

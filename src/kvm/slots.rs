@@ -22,7 +22,7 @@ use crate::{
         blocks::Slot,
         kvm_abi::{self as abi, MEMORY_REGION},
     },
-    sys::user,
+    sys::{compat::EOPNOTSUPP, user},
 };
 use kernel::prelude::*;
 

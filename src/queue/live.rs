@@ -12,14 +12,12 @@ use crate::{
     state::{kvm_events::Message, queues::QueueId},
     sys::{
         c,
+        compat::{new_spinlock_irq, SpinLockIrq},
         timer::{Tick, Timer},
     },
 };
 use core::sync::atomic::{AtomicBool, Ordering};
-use kernel::{
-    prelude::*,
-    sync::{new_spinlock_irq, Arc, SpinLockIrq},
-};
+use kernel::{prelude::*, sync::Arc};
 
 /// How often a queue that the guest polls is looked at while the device has requests.
 const POLL_NS: u64 = 100_000;
