@@ -11,7 +11,7 @@ import re
 
 LITERAL = re.compile(r'"((?:[^"\\]|\\.|\\\n)*)"')
 LOG = re.compile(r"\bpr_(?:err|warn|emerg)!\s*\(\s*" + LITERAL.pattern)
-ASIDE = re.compile(r'#\[[^\]]*\]|\bpr_info!\s*\(\s*"(?:[^"\\]|\\.|\\\n)*"|\.expect\("[^"]*"\)|"(?:--|\\r|\{time)[^"]*"')
+ASIDE = re.compile(r'#\[[^\]]*\]|\bpr_info!\s*\(\s*"(?:[^"\\]|\\.|\\\n)*"|\.expect\("[^"]*"\)|"(?:--|\\r|\\x|\{time)[^"]*"')
 PLACE = re.compile(r"\{[^{}]*\}")
 NAMES = {"src/nvhv.rs", "src/shadow/class.rs", "src/shadow/memory.rs"}
 TABLES = {f"tools/nvhv/src/{name}.rs" for name in ("cli", "check", "devices", "generate", "metrics", "show")}

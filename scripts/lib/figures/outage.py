@@ -17,6 +17,7 @@ def draw(path):
     told = json.loads(path.read_text())
     seconds, seal, back = (told[name] for name in ("seconds", "seal_us", "back_us"))
     start, end = seconds["panic"], seconds["first_word"]
+    sealed = start + seal["all"] / 1e6
     card = Card(WIDE, 430, "An outage as it was recorded: from the panic of a host until its guest goes on")
     card.text(EDGE, 28, "The host panics, and the guest goes on", 14, INK, bold=True)
     card.text(EDGE, 46, f"{told['vm']}; a record of {told['record_bytes']} bytes. "
@@ -38,7 +39,7 @@ def draw(path):
     run = seconds["resumed"] - (back["resumed"] - back["first_run"]) / 1e6  # the VMM's first KVM_RUN, by the clock outside
     card.text(EDGE, 126, "host", 11.5, SOFT, bold=True)
     parts = [
-        ("sealing", start, seconds["sealed"], SEAL), ("reset", seconds["sealed"], seconds["power_on"], RESET),
+        ("sealing", start, sealed, SEAL), ("reset", sealed, seconds["power_on"], RESET),
         ("firmware", seconds["power_on"], seconds["kernel"], FIRMWARE), ("kernel boots", seconds["kernel"], seconds["up"], KERNEL),
         ("pool", seconds["up"], seconds["start"], POOL), ("VMM starts", seconds["start"], run, VMM), ("", run, seconds["resumed"], BACK),
     ]
@@ -52,7 +53,7 @@ def draw(path):
     ticks(card, at, end)
 
     half = (room - 24) / 2
-    lens(card, at(start), at(seconds["sealed"]), EDGE, half, f"Sealing: {ms(seal['all'])}, while the panic waits", [
+    lens(card, at(start), at(sealed), EDGE, half, f"Sealing: {ms(seal['all'])}, while the panic waits", [
         ("freeze", seal["freeze"], "every processor leaves the guest"),
         ("capture", seal["capture"], "what KVM and devices have, as a record"),
         ("write back", seal["write_back"], "caches to persistent memory"),
