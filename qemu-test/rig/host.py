@@ -308,7 +308,8 @@ class Host:
             self.machine.cut_power()
 
     def forget_storage(self):
-        self.pmem.unlink(missing_ok=True)
+        for pmem in self.directory.glob("pmem*"):
+            pmem.unlink()
         self.disk.unlink(missing_ok=True)
         if disk := self.hardware.get("guest_disk"):
             disk.unlink(missing_ok=True)

@@ -4,13 +4,12 @@
 
 use crate::cli::Format;
 use crate::dax::Mapped;
-use crate::device::Device;
+use crate::device::not_held;
 use crate::failure::Failure;
-use crate::text;
+use crate::{progress, text};
 use nvhv_pure::format::{
     Allocator, EntryState, HeaderView, Pool, Refusal, HEADER_LEN, SUPERBLOCK_LEN,
 };
-use std::io::{stderr, IsTerminal};
 use std::time::SystemTime;
 use uuid::Uuid;
 
@@ -18,14 +17,7 @@ use uuid::Uuid;
 pub fn format(args: &Format) -> Result<(), Failure> {
     let name = args.device.display();
     let refused = |why: &dyn std::fmt::Display| Failure::Refused(format!("{name}: {why}"));
-    if let Ok(info) = Device::open().and_then(|device| device.info()) {
-        let held = text::field(&info.device);
-        if args.device.file_name().is_some_and(|name| *name == *held) {
-            return Err(refused(
-                &"the module holds it: unload the module first ('rmmod nvhv')",
-            ));
-        }
-    }
+    not_held(&args.device)?;
     let media = Mapped::open(&args.device).map_err(|error| refused(&error))?;
     if !args.force {
         match Pool::open(&media, &mut [0; SUPERBLOCK_LEN]) {
@@ -45,19 +37,6 @@ pub fn format(args: &Format) -> Result<(), Failure> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = now.map_or(0, |time| time.as_nanos() as u64);
     let uuid = Uuid::new_v4();
-    let tell = stderr().is_terminal();
-    let mut last = u64::MAX;
-    let mut progress = |done: u64, all: u64| {
-        let percent = done.saturating_mul(100) / all.max(1);
-        if tell && percent != last {
-            eprint!(
-                "\r{name}: zeroing {} of {}   ",
-                text::bytes(done),
-                text::bytes(all)
-            );
-            last = percent;
-        }
-    };
     let page = &mut [0; SUPERBLOCK_LEN];
     let made = Pool::format(
         &media,
@@ -65,11 +44,8 @@ pub fn format(args: &Format) -> Result<(), Failure> {
         uuid.into_bytes(),
         now,
         page,
-        &mut progress,
+        &mut progress::of(&name.to_string(), "zeroing"),
     );
-    if tell {
-        eprintln!();
-    }
     let made = made.map_err(|why| refused(&why))?;
     println!(
         "{name}: pool {uuid}, {} for up to {} VMs",

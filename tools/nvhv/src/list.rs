@@ -7,20 +7,26 @@ use crate::device::Device;
 use crate::failure::Failure;
 use crate::vm::{user, Vm};
 use crate::{table, text};
+use nvhv_pure::abi::{pool_state, Info, SLOTS_PER_POOL};
 use serde_json::json;
+use uuid::Uuid;
 
 const HEAD: [&str; 10] = [
     "NAME", "STATE", "RAM", "POOL", "VCPUS", "OWNER", "PID", "SEALED", "CAUSE", "RESUMES",
 ];
 
+/// One more if there are several pools.
+const DEVICE: &str = "DEVICE";
+
 /// A number as text.
 type Words = fn(u64) -> String;
 
-/// Lists the VMs of the pool.
+/// Lists the VMs of all pools.
 pub fn list(args: &List) -> Result<(), Failure> {
     let device = Device::open()?;
     let info = device.info()?;
-    let vms: Vec<Vm> = device.vms()?.iter().map(Vm::from).collect();
+    let pools = device.pools()?;
+    let vms = Vm::all(&device)?;
     if args.json {
         let json = json!({
             "version": 1,
@@ -30,6 +36,16 @@ pub fn list(args: &List) -> Result<(), Failure> {
                 "free_bytes": info.free_bytes,
                 "slots": info.slots,
             },
+            "pools": pools.iter().map(|pool| json!({
+                "device": text::field(&pool.device),
+                "state": state(pool),
+                "uuid": Uuid::from_bytes(pool.pool_uuid).to_string(),
+                "bytes": pool.pool_bytes,
+                "free_bytes": pool.free_bytes,
+                "first_slot": u32::from(pool.pool) * SLOTS_PER_POOL,
+                "slots": pool.slots,
+                "text": text::field(&pool.text),
+            })).collect::<Vec<_>>(),
             "vms": vms,
         });
         println!("{json:#}");
@@ -41,8 +57,9 @@ pub fn list(args: &List) -> Result<(), Failure> {
         (text::bytes, text::time)
     };
     let none = || String::from("-");
+    let several = pools.len() > 1;
     let row = |vm: &Vm| {
-        vec![
+        let mut row = vec![
             vm.handle(),
             vm.state_text(),
             size(vm.ram_bytes),
@@ -57,9 +74,34 @@ pub fn list(args: &List) -> Result<(), Failure> {
             vm.sealed_ns.map_or_else(none, time),
             vm.cause.clone().unwrap_or_else(none),
             vm.resumes.to_string(),
-        ]
+        ];
+        row.extend(several.then(|| vm.device.clone()));
+        row
     };
     let rows: Vec<_> = vms.iter().map(row).collect();
-    table::print(&HEAD, &rows, args.plain);
+    let mut head = HEAD.to_vec();
+    head.extend(several.then_some(DEVICE));
+    table::print(&head, &rows, args.plain);
+    for pool in pools
+        .iter()
+        .filter(|pool| pool.pool_state != pool_state::GOOD)
+    {
+        let device = text::field(&pool.device);
+        eprintln!(
+            "nvhv: the pool on {device} is {}: {}",
+            state(pool),
+            text::field(&pool.text)
+        );
+    }
     Ok(())
+}
+
+/// The state of a pool in a word.
+fn state(pool: &Info) -> &'static str {
+    match pool.pool_state {
+        pool_state::GOOD => "good",
+        pool_state::SUSPECT => "suspect",
+        pool_state::DAMAGED => "damaged",
+        _ => "unknown",
+    }
 }
