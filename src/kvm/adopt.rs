@@ -311,7 +311,7 @@ fn claimant(vm: &Vm) -> Claimant {
 /// What there is under a name, as `life` sees it.
 pub(crate) fn found(pools: &Pools, named: &Named<'_>) -> Result<Found> {
     Ok(match named {
-        Named::Nobody if pools.is_any_unusable() => Found::Unreadable,
+        Named::Nobody if pools.may_hide() => Found::Unreadable,
         Named::Nobody => Found::Nothing,
         Named::One(place) => place.look(|entry| found_in(&entry))?,
         Named::Two([a, b]) => {

@@ -53,7 +53,7 @@ pub enum Found {
         /// Their slots, as all pools number theirs.
         slots: [u32; 2],
     },
-    /// Nothing, but there is a pool that cannot be read.
+    /// Nothing, but there is a pool, or an entry of one, that cannot be read.
     Unreadable,
     /// An image that is being discarded.
     Discarding,
@@ -168,7 +168,7 @@ impl fmt::Display for Denied {
             Denied::Clash([a, b]) => {
                 return write!(f, "two pools have an image of this name, #{a} and #{b}: 'nvhv show' both, and 'nvhv discard' one of them by its number");
             }
-            Denied::Unreadable => "it is in no pool that can be read, and may be in one that cannot: see 'nvhv check'; 'nvhv run --policy torn=cold' starts a new one all the same",
+            Denied::Unreadable => "a pool or an entry that cannot be read may have an image of this name: see 'nvhv check'; 'nvhv run --policy torn=cold' starts a new VM all the same",
             Denied::Busy => "it is running already: one VM per name",
             Denied::NotOwner => "it belongs to another user",
             Denied::Torn => "torn: it ran on after its last record (power cut without a seal); start it with 'nvhv run --policy torn=cold' to set the image aside, or 'nvhv discard' it",

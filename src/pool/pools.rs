@@ -152,9 +152,15 @@ impl Pools {
         Err(unusable.next().map_or(ENODEV, Error::from))
     }
 
-    /// Whether there is one that cannot be used, and so may have anything.
-    pub(crate) fn is_any_unusable(&self) -> bool {
-        self.0.iter().any(|pool| pool.is_err())
+    /// Whether an image may be where nothing can be read: in a pool that cannot be used, or in a damaged entry.
+    pub(crate) fn may_hide(&self) -> bool {
+        self.0.iter().any(|pool| match pool {
+            Err(_) => true,
+            Ok(store) => {
+                let suspect = store.with_memory(|memory| Ok(memory.suspect().is_some()));
+                suspect.unwrap_or(true)
+            }
+        })
     }
 
     fn usable(&self) -> impl Iterator<Item = &Arc<Store>> {

@@ -17,6 +17,9 @@ type Pool = nvhv_pure::format::Pool<Cached>;
 /// Images looked at per moment.
 const LIMIT: u64 = 1500;
 
+/// The same, where looking takes long.
+const FEW: u64 = 60;
+
 /// Slot of the VM that nothing happens to, and the number in its RAM.
 const OTHER: u32 = 2;
 const OTHER_NUMBER: u64 = 77;
@@ -394,21 +397,17 @@ fn growth() {
     let device = Cached::new(image);
     device.watch();
     assert_eq!(grow(&device), 2);
+    let (before, after) = (page_at(&pool(), 0), page_at(&device.now(), 0));
     let (mut olds, mut news) = (0, 0);
     for (i, moment) in device.moments().iter().enumerate() {
-        moment.images(LIMIT, i as u64, |image| {
+        moment.images(FEW, i as u64, |image| {
             match granules(image) {
                 n if n == old => olds += 1,
                 n if n == new => news += 1,
                 n => panic!("moment {i}: {n} granules"),
             }
-            let [first, second] = SUPERBLOCK_AT.map(|at| page_at(image, at));
-            let is_good = |page: &[u8]| {
-                [&page_at(&device.now(), 0), &page_at(&pool(), 0)]
-                    .iter()
-                    .any(|p| *p == page)
-            };
-            if first != second && is_good(&first) && is_good(&second) {
+            let copies = SUPERBLOCK_AT.map(|at| page_at(image, at));
+            if copies == [after.clone(), before.clone()] {
                 between.push(image.clone());
             }
         });
@@ -419,7 +418,7 @@ fn growth() {
     device.watch();
     assert_eq!(grow(&device), 0);
     for (i, moment) in device.moments().iter().enumerate() {
-        moment.images(LIMIT, i as u64, |image| assert_eq!(granules(image), new));
+        moment.images(FEW, i as u64, |image| assert_eq!(granules(image), new));
     }
     let [first, second] = SUPERBLOCK_AT.map(|at| page_at(&device.now(), at));
     assert_eq!(first, second);
@@ -446,7 +445,7 @@ fn repair() {
     mend(&device);
     let (mut damaged, mut nothing) = (0, 0);
     for (i, moment) in device.moments().iter().enumerate() {
-        moment.images(LIMIT / 10, i as u64, |image| {
+        moment.images(FEW, i as u64, |image| {
             let (pool, alloc) = vm::open(image.clone()).expect("opens");
             let other = vm::holds(&pool, &alloc, OTHER);
             assert_eq!(other, Holds::Whole(OTHER_NUMBER, 0));
@@ -501,6 +500,4 @@ fn mend<M: Media>(media: M) {
     }
     pool.scrub(&alloc, &mut [0; 65_536], &mut |_, _| {})
         .expect("scrubs");
-    let again = pool.scrub(&alloc, &mut [0; 65_536], &mut |_, _| {});
-    assert_eq!(again, Ok(0));
 }

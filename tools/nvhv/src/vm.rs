@@ -177,7 +177,7 @@ impl Vm {
                 "{which}: two pools have an image of this name: say '#{}' for that on {}, or '#{}' for that on {}",
                 a.slot, a.device, b.slot, b.device
             ))),
-            (None, _) => Err(Failure::NoVm(match pools.iter().find(|p| p.pool_state == pool_state::DAMAGED) {
+            (None, _) => Err(Failure::NoVm(match pools.iter().find(|p| p.pool_state != pool_state::GOOD) {
                 None => format!("{which}: there is no such VM"),
                 Some(pool) => format!(
                     "{which}: there is no such VM in a pool that can be read: see 'nvhv check' for that on {}",
