@@ -2,6 +2,8 @@
 """A pool whose namespace was made larger grows, and one that is damaged is repaired; each of that, and format, is killed in
 between and given again. The VM in it goes on each time."""
 
+import json
+
 from rig.check import check
 from vmm import tiny
 from vmm.tiny import check_goes_on, live
@@ -22,8 +24,12 @@ with mmap.mmap(os.open("/dev/dax0.0", os.O_RDWR), int(sys.argv[1])) as memory:
 
 
 def make_namespace(host, size):
-    host.run(f"ndctl create-namespace -f -e namespace0.0 -m devdax -M mem --align=2M --size={size}", 60)
-    return int(host.run("cat /sys/bus/dax/devices/dax0.0/size"))
+    """Makes a namespace that is no more than a part of the NVDIMM; returns how long its device is."""
+    made = json.loads(host.run(f"ndctl create-namespace -r region0 -m devdax -M mem --align=2M --size={size}", 60))
+    device = made["daxregion"]["devices"][0]["chardev"]
+    check(f"/dev/{device}" == DEVICE, f"the device is {device}")
+    host.namespace = made["dev"]
+    return int(host.run(f"cat /sys/bus/dax/devices/{device}/size"))
 
 
 def killed(host, seconds, *words):
@@ -42,6 +48,7 @@ def pool(host):
 
 def run(t):
     host = t.boot()
+    host.run("ndctl disable-region region0 && ndctl init-labels -f nmem0 && ndctl enable-region region0", 60)
     small = make_namespace(host, "130M")
     for seconds in (0.05, 0.2, 0.8):
         was = killed(host, seconds, "format")
@@ -65,7 +72,7 @@ def run(t):
     held = host.attempt(f"nvhv grow {DEVICE}")
     check(held.status == 1 and "holds it" in held.stderr, f"nvhv grow: {held}")
     host.unload_module()
-    host.run("ndctl destroy-namespace -f namespace0.0", 60)
+    host.run(f"ndctl destroy-namespace -f {host.namespace}", 60)
     large = make_namespace(host, "450M")
     check(large > small, f"the device has {small} and then {large} bytes")
     check(pool(host) == old, "it has grown by itself")

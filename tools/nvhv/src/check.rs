@@ -290,7 +290,8 @@ fn health(pool: &Info, vms: &[Vm]) -> Option<Check> {
         Err(error) => wrong.push(error.to_string()),
     }
     let here = || vms.iter().filter(|vm| vm.device == device);
-    let kinds: [(&str, fn(&Vm) -> bool); 4] = [
+    type Is = fn(&Vm) -> bool;
+    let kinds: [(&str, Is); 4] = [
         ("unsaved", |vm| vm.unsaved),
         ("torn", |vm| vm.state == "torn"),
         ("damaged", |vm| vm.state == "damaged"),
