@@ -49,7 +49,7 @@ def pool(host):
 def run(t):
     host = t.boot()
     host.run("ndctl disable-region region0 && ndctl init-labels -f nmem0 && ndctl enable-region region0", 60)
-    small = make_namespace(host, "130M")
+    small = make_namespace(host, "128M")
     for seconds in (0.05, 0.2, 0.8):
         was = killed(host, seconds, "format")
         host.load_module()
@@ -73,7 +73,7 @@ def run(t):
     check(held.status == 1 and "holds it" in held.stderr, f"nvhv grow: {held}")
     host.unload_module()
     host.run(f"ndctl destroy-namespace -f {host.namespace}", 60)
-    large = make_namespace(host, "450M")
+    large = make_namespace(host, "448M")
     check(large > small, f"the device has {small} and then {large} bytes")
     check(pool(host) == old, "it has grown by itself")
     goes_on()
