@@ -12,7 +12,7 @@ use crate::{
     pool::Unusable,
     queue::Refused,
     ring::Fault,
-    shadow::{self, DeviceId, Lack, Lost, Unkept},
+    shadow::{self, DeviceId, Lack, Lost, Unkept, Whose},
     state::{
         blocks::{ShapeDifference, SlotError},
         cpuid::Difference,
@@ -36,6 +36,7 @@ forward!(
     Lack,
     Lost,
     Unkept,
+    Whose,
     shadow::replay::Difference,
     Refusal,
     Failure,

@@ -53,14 +53,6 @@ module! {
             default: 1000,
             description: "How long there is power after it is said to fail, in milliseconds",
         },
-        power_nmi: bool {
-            default: false,
-            description: "Power fails on an NMI that nobody else explains",
-        },
-        power_button: bool {
-            default: false,
-            description: "Power fails on a power button",
-        },
     },
 }
 
@@ -69,16 +61,16 @@ const VERSION: &str = "0.1.0";
 
 /// How long a panic may be held up to seal VMs, in milliseconds.
 fn emergency_ms() -> u32 {
-    module_parameters::emergency_ms.value()
+    sys::compat::parameter(module_parameters::emergency_ms.value())
 }
 
 /// How long there is power after it is said to fail, in milliseconds.
 fn holdup_ms() -> u32 {
-    module_parameters::holdup_ms.value()
+    sys::compat::parameter(module_parameters::holdup_ms.value())
 }
 
 /// This module, as the owner of files and threads.
-const THIS: &ThisModule = kernel::module::this_module::<LocalModule>();
+const THIS: &ThisModule = sys::compat::this_module();
 
 /// The loaded module. Fields are dropped in the order of declaration: first no new VM or request can
 /// come in, then what they used goes. Files and keepers of VMs hold the module, so there are none by then.
@@ -115,11 +107,7 @@ impl kernel::InPlaceModule for Nvhv {
             _deadline: sys::aside::Deadline::new(outage::emergency::late),
             _panic <- outage::panic::PanicHook::install(),
             _reboot <- outage::reboot::RebootNotifier::register(),
-            _power: sys::power::Triggers::start(
-                outage::power::told,
-                module_parameters::power_nmi.value(),
-                module_parameters::power_button.value(),
-            )?,
+            _power: sys::power::Triggers::start(outage::power::told)?,
             _hook <- kvm::hook::Hook::install(&host::get().ok_or(ENODEV)?.kvm),
             _control <- MiscDeviceRegistration::register(MiscDeviceOptions { name: c"nvhv" }),
         })

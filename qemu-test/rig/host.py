@@ -7,13 +7,12 @@ Each way of losing it says what was meant. A host that goes away otherwise raise
 
 import os
 import shutil
-import json
 import signal
 import subprocess
 import time
 from pathlib import Path
 
-from . import panics
+from . import panics, schemas
 from .agent import Agent, HostLost
 from .check import check
 from .console import Console
@@ -29,6 +28,7 @@ class Host:
         """A new host: an empty NVDIMM and a fresh disk; GUEST_DISK adds /dev/vdb with a Debian for a guest.
         HARDWARE goes to the machine."""
         self.payload = payload
+        self.kernel = payload.kernel  # what it boots next
         self.directory = Path(directory)
         self.hardware = {"pmem_size": pmem_size, **hardware}
         self.share = self.directory / "share"
@@ -64,7 +64,7 @@ class Host:
         assert self.machine is None or not self.machine.is_on(), "the host is on already"
         if self.forbidden:
             raise HostLost(self.forbidden)
-        self.machine = Machine(self.payload, self.directory, self.disk, self.pmem, **self.hardware)
+        self.machine = Machine(self.payload, self.kernel, self.directory, self.disk, self.pmem, **self.hardware)
         self.agent = Agent(self.machine)
         self.come_up(1)
         return self
@@ -123,7 +123,7 @@ class Host:
         if self.is_installed:
             self.run("systemctl start nvhv", 120)  # which it does by itself, some time soon
             return
-        self.run(f"{self.before_module} && insmod /payload/nvhv.ko {self.module_parameters}", 60)
+        self.run(f"{self.before_module} && insmod {self.kernel.module} {self.module_parameters}", 60)
 
     def install(self):
         """Installs what a user installs, on a host with systemd; from now on it works by itself after each boot."""
@@ -135,8 +135,11 @@ class Host:
     def unload_module(self):
         self.run("rmmod nvhv", 60)
 
-    def nvhv_json(self, *words):
-        return json.loads(self.run(["nvhv", *words, "--json"]))
+    def nvhv_json(self, *words, timeout=30, status=0):
+        """What a verb prints as JSON, which is as its schema says; STATUS is how it has to end."""
+        result = self.attempt(["nvhv", *words, "--json"], timeout)
+        check(result.status == status and not result.late, str(result))
+        return schemas.read(words[0], result.stdout)
 
     def images(self):
         """What the pool holds: name to the row that `nvhv list` shows."""
@@ -311,5 +314,7 @@ class Host:
         for pmem in self.directory.glob("pmem*"):
             pmem.unlink()
         self.disk.unlink(missing_ok=True)
+        for name in ("cxl", "cxl-labels"):
+            (self.directory / name).unlink(missing_ok=True)
         if disk := self.hardware.get("guest_disk"):
             disk.unlink(missing_ok=True)

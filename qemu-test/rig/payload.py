@@ -8,19 +8,17 @@ the payload share, so a rebuilt module needs no new image.
 
 import fcntl
 import hashlib
-import lzma
 import os
 import shutil
-import stat
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+from .cpio import Cpio
+from .kernel import Kernel
 from .paths import BUILD, HERE, OUT, PAYLOAD, in_root, script
 
-HOST_MODULES = {"first": ["virtio_blk", "ext4", "9pnet_virtio", "9p"],
-                "rest": ["nfit", "nd_pmem", "dax_pmem", "device_dax", "kvm_amd"],
-                "systemd": ["overlay"]}
 # The agent as a service of a host with systemd. It goes down last, by the rig's own doing.
 AGENT_UNIT = """[Unit]
 Description=Agent of the rig
@@ -39,6 +37,14 @@ GUEST_LINE_MODULES = [*GUEST_MODULES, "virtio_balloon", "vmw_vsock_virtio_transp
 MORE_GUEST_MODULES = ["virtio_scsi", "sd_mod", "virtio_balloon", "vmw_vsock_virtio_transport", "virtio_pmem", "nd_pmem"]
 IMAGE_SIZE = "3G"  # sparse
 GUEST_IMAGE_SIZE = "1G"
+
+
+class Built(NamedTuple):
+    """What became of the module for a kernel: one of these files is there."""
+
+    module: Path
+    lacks: Path
+    failed: Path
 
 
 class Payload:
@@ -64,73 +70,10 @@ class Payload:
         self.share = PAYLOAD
         self.tools = Path(script("tools-root"))
         self.root = Path(script("host-root"))
-        self.kernel = Path(script("kernel-image"))
-        self.version = self.kernel.name.removeprefix("kernel-")
-        self.vmlinuz = self.kernel / "vmlinuz"
-        self.vmlinux = self.unpacked_kernel()
-        self.initrd = self.host_initramfs()
+        self.kernel = Kernel(script("kernel-image"), self.root, "/payload/nvhv.ko")
         self.image = self.disk_image()
         self.fill_share()
         self.guest_initramfs()
-
-    def unpacked_kernel(self):
-        """The ELF kernel inside the bzImage: booting it spares the emulated decompression."""
-        out = self.kernel / "vmlinux"
-        if not out.exists():
-            data = self.vmlinuz.read_bytes()
-            setup = (data[0x1F1] or 4) + 1
-            start = setup * 512 + int.from_bytes(data[0x248:0x24C], "little")
-            length = int.from_bytes(data[0x24C:0x250], "little")
-            packed = self.kernel / "payload.zst"
-            packed.write_bytes(data[start:start + length - 4])
-            subprocess.run(in_root(BUILD / "root", "zstd", "-q", "-d", "-f", packed, "-o", out), check=True)
-            packed.unlink()
-        return out
-
-    def modules_in_order(self, wanted):
-        """Module files to load for the wanted ones, each after what it needs."""
-        base = self.kernel / "lib/modules" / self.version
-        depends = {}
-        for line in (base / "modules.dep").read_text().splitlines():
-            path, _, needs = line.partition(":")
-            depends[path.split("/")[-1].split(".")[0].replace("-", "_")] = [path, *needs.split()]
-        builtin = (base / "modules.builtin").read_text().replace("-", "_")
-        order = []
-        for name in wanted:
-            if name not in depends:
-                if f"/{name}.ko" in builtin:
-                    continue
-                raise SystemExit(f"kernel {self.version} has no module {name}")
-            for path in reversed(depends[name]):
-                if path not in order:
-                    order.append(path)
-        return [base / path for path in order]
-
-    def host_initramfs(self):
-        out = OUT / f"host-{self.version}.cpio"
-        init = HERE / "host/initramfs-init"
-        newest = max(path.stat().st_mtime for path in (init, Path(__file__), self.kernel / ".complete"))
-        if out.exists() and out.stat().st_mtime > newest:
-            return out
-        archive = Cpio()
-        for directory in ("bin", "dev", "proc", "sys", "root", "modules"):
-            archive.directory(directory)
-        archive.node("dev/console", 5, 1)
-        busybox = self.root / "bin/busybox"
-        archive.file("bin/busybox", busybox.read_bytes())
-        for name in ("sh", "mount", "insmod", "chroot"):
-            archive.link(f"bin/{name}", "busybox")
-        done = set()
-        for stage, wanted in HOST_MODULES.items():
-            order = []
-            for path in self.modules_in_order(wanted):
-                if path not in done:
-                    done.add(path)
-                    order.append(archive.module(path))
-            archive.file(f"modules/{stage}", "".join(order).encode(), 0o644)
-        archive.file("init", init.read_bytes())
-        archive.write(out)
-        return out
 
     def disk_image(self):
         for directory in ("payload", "share", "lib/modules", "var/modules/upper", "var/modules/work", "etc/systemd/system/sysinit.target.wants"):
@@ -167,7 +110,7 @@ class Payload:
         """Brings the payload share up to date; what is not built yet is left out."""
         (PAYLOAD / "bin").mkdir(parents=True, exist_ok=True)
         (PAYLOAD / "host").mkdir(exist_ok=True)
-        copies = {"vmlinuz": self.vmlinuz, "vmlinux": self.vmlinux, "initramfs": self.initrd,
+        copies = {"vmlinuz": self.kernel.vmlinuz, "vmlinux": self.kernel.vmlinux, "initramfs": self.kernel.initrd,
                   "host/init": HERE / "host/init", "nvhv.ko": BUILD / "nvhv.ko",
                   "nvhv_crash.ko": BUILD / "crash/nvhv_crash.ko", "bin/nvhv": BUILD / "nvhv",
                   "bin/tiny-vmm": BUILD / "tiny-vmm", "bin/alioth": BUILD / "alioth",
@@ -177,23 +120,48 @@ class Payload:
         if copies["bin/nvhv"].exists() and copies["nvhv.ko"].exists():
             shutil.rmtree(PAYLOAD / "install", ignore_errors=True)
             script("install", DESTDIR=PAYLOAD / "install")
-        shutil.rmtree(PAYLOAD / "deb", ignore_errors=True)
-        for package in (BUILD / "deb").glob("*.deb"):
-            (PAYLOAD / "deb").mkdir(exist_ok=True)
-            refresh(package, PAYLOAD / "deb" / package.name)
-        modules = PAYLOAD / "modules"
-        if (modules / ".version").exists() and (modules / ".version").read_text() == self.version:
+        for kind in ("deb", "deb-next"):
+            shutil.rmtree(PAYLOAD / kind, ignore_errors=True)
+            for package in (BUILD / kind).glob("*.deb"):
+                (PAYLOAD / kind).mkdir(exist_ok=True)
+                refresh(package, PAYLOAD / kind / package.name)
+        self.share_modules(self.kernel)
+
+    def share_modules(self, kernel):
+        """Adds the modules of a kernel to what a host finds in /lib/modules."""
+        modules = PAYLOAD / "modules" / kernel.version
+        mark = PAYLOAD / f"modules.{kernel.version}"
+        if mark.exists():
             return
         shutil.rmtree(modules, ignore_errors=True)
-        shutil.copytree(self.kernel / "lib/modules", modules, copy_function=os.link)
-        (modules / ".version").write_text(self.version)
+        shutil.copytree(kernel.modules, modules, copy_function=os.link)
+        mark.touch()
+
+    @staticmethod
+    def matrix():
+        """What `make matrix` has made of each kernel, the newest first; nothing if it has not come to its end."""
+        listed = BUILD / "matrix/list"
+        versions = listed.read_text().split() if listed.exists() else []
+        return {version: Built(*(BUILD / "matrix" / version / name for name in Built._fields)) for version in versions}
+
+    def older_kernel(self):
+        """The newest kernel of an older series that the module is built for, or None."""
+        series = lambda version: version.split(".")[:2]
+        for version, built in self.matrix().items():
+            if built.module.exists() and series(version) != series(self.kernel.version):
+                with self.locked():
+                    kernel = Kernel(script("kernel-image", KERNEL=version), self.root, f"/payload/nvhv-{version}.ko")
+                    refresh(built.module, PAYLOAD / f"nvhv-{version}.ko")
+                    self.share_modules(kernel)
+                return kernel
+        return None
 
     def guest_initramfs(self):
         """The guests' initramfs: our program alone, with Debian's Redis and a network beside it, or with modules for devices."""
         program = Path(script("build-guest"))
         refresh(program, PAYLOAD / "bin/nvhv-guest")
         line = Path(script("build-guest-line"))
-        newest = max(path.stat().st_mtime for path in (program, line, Path(__file__), Path(f"{self.root}.recipe"), self.kernel / ".complete"))
+        newest = max(path.stat().st_mtime for path in (program, line, Path(__file__), Path(f"{self.root}.recipe"), self.kernel.made))
         for name, files, modules in (("guest", [], []), ("guest-redis", ["/usr/bin/redis-server"], ["virtio_net"]),
                                      ("guest-devices", [], GUEST_MODULES), ("guest-more", [], MORE_GUEST_MODULES),
                                      ("guest-line", [], GUEST_LINE_MODULES)):
@@ -205,15 +173,32 @@ class Payload:
                 archive.directory(directory)
             archive.node("dev/console", 5, 1)
             archive.file("init", program.read_bytes())
-            paths = self.modules_in_order(modules) + ([line] if name == "guest-line" else [])
+            paths = self.kernel.modules_in_order(modules) + ([line] if name == "guest-line" else [])
             order = [archive.module(path) for path in paths]
             archive.file("modules/order", "".join(order).encode(), 0o644)
             archive.tree(self.root, [name for file in files for name in (file, *self.libraries(file))])
             archive.write(out)
 
-    def libraries(self, program):
-        """The shared libraries that a program of the host's root loads."""
-        out = subprocess.run(in_root(self.root, "ldd", program), check=True, stdout=subprocess.PIPE, text=True).stdout
+    def newer_vmm(self):
+        """Adds the QEMU that the rig itself runs, of backports, to the share, with all that it needs: a /usr for it alone."""
+        program = "/usr/bin/qemu-system-x86_64"
+        recipe = Path(f"{self.tools}.recipe").read_text()
+        usr, mark = PAYLOAD / "newer/usr", PAYLOAD / "newer/recipe"
+        with self.locked():
+            if mark.exists() and mark.read_text() == recipe:
+                return
+            shutil.rmtree(usr, ignore_errors=True)
+            for name in (program, *self.libraries(program, self.tools)):
+                target = usr / name.removeprefix("/usr").lstrip("/")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(self.tools / name.lstrip("/"), target)
+            for name in ("share/qemu", "share/seabios"):
+                shutil.copytree(self.tools / "usr" / name, usr / name, ignore_dangling_symlinks=True)
+            mark.write_text(recipe)
+
+    def libraries(self, program, root=None):
+        """The shared libraries that a program of a root loads, the host's if no other is named."""
+        out = subprocess.run(in_root(root or self.root, "ldd", program), check=True, stdout=subprocess.PIPE, text=True).stdout
         return [word for line in out.splitlines() for word in line.split() if word.startswith("/")]
 
 
@@ -225,59 +210,3 @@ def refresh(source, target):
         new = target.with_name(target.name + ".new")
         shutil.copy2(source, new)
         new.rename(target)
-
-
-class Cpio:
-    """An uncompressed newc archive, as the kernel wants its initramfs."""
-
-    def __init__(self):
-        self.parts = []
-        self.inode = 0
-
-    def entry(self, name, mode, data=b"", major=0, minor=0):
-        self.inode += 1
-        fields = [self.inode, mode, 0, 0, 1, 0, len(data), 0, 0, major, minor, len(name) + 1, 0]
-        head = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
-        self.parts += [pad4(head), pad4(data)]
-
-    def directory(self, name):
-        self.entry(name, stat.S_IFDIR | 0o755)
-
-    def node(self, name, major, minor):
-        self.entry(name, stat.S_IFCHR | 0o600, b"", major, minor)
-
-    def link(self, name, to):
-        self.entry(name, stat.S_IFLNK | 0o777, to.encode())
-
-    def file(self, name, data, mode=0o755):
-        self.entry(name, stat.S_IFREG | mode, data)
-
-    def module(self, path):
-        """Adds a kernel module to modules/; returns a line of the list that whoever loads them reads."""
-        name = path.name.removesuffix(".xz")
-        data = path.read_bytes()
-        self.file(f"modules/{name}", lzma.decompress(data) if path.suffix == ".xz" else data, 0o644)
-        return f"/modules/{name}\n"
-
-    def tree(self, root, names):
-        """Adds files of a root under their own names, with the directories and links on the way."""
-        made = set()
-        for name in names:
-            path = Path(name)
-            for parent in reversed(path.parents):
-                if str(parent) not in ("/", ".") and parent not in made:
-                    made.add(parent)
-                    self.directory(str(parent).lstrip("/"))
-            self.file(str(path).lstrip("/"), (Path(root) / str(path).lstrip("/")).read_bytes())
-
-    def write(self, path):
-        self.entry("TRAILER!!!", 0)
-        new = path.with_suffix(".new")
-        data = b"".join(self.parts)
-        # In whole pages: a VMM may put its end at the end of RAM, and the kernel wants its beginning at a page's.
-        new.write_bytes(data + bytes(-len(data) % 4096))
-        new.rename(path)
-
-
-def pad4(data):
-    return data + b"\0" * (-len(data) % 4)

@@ -12,6 +12,7 @@ use super::{
     devices::Telling,
     keepable,
     keeper::Keeper,
+    migrate,
     msrs::Msrs,
     restore::{self, Failure},
     scratch::Scratch,
@@ -23,12 +24,12 @@ use crate::{
     format::{
         place_areas, place_block,
         record::{kind, VM_WIDE},
-        BlockFlags, Entry, EntryState, HeaderBuilder, Identity, Record, Refusal, BLOCKS_MAX,
+        BlockFlags, EntryState, HeaderBuilder, Identity, Record, Refusal, BLOCKS_MAX,
         HEADER_LEN,
     },
     life::{self, Claim, Claimant, Denied, Found},
     pool::{
-        store::{buffer, copied, header_of, is_unsaved, Memory, Store, Taken},
+        store::{buffer, copied, header_of, is_unsaved, Taken},
         Named, Place, Pools,
     },
     ram::adopt::{self as ram, Backing, Ram},
@@ -38,7 +39,10 @@ use crate::{
         kvm_abi::{self as abi, MEMORY_REGION},
         plan::{self, Shape},
     },
-    sys::c,
+    sys::{
+        c,
+        compat::{EOPNOTSUPP, ESHUTDOWN, EUCLEAN},
+    },
     trace,
 };
 use core::sync::atomic::Ordering;
@@ -165,10 +169,12 @@ fn step(vm: &Vm, replay: &mut Replay<KVVec<u8>>, vcpu: &Vcpu) -> Outcome<Next> {
     let page = || vcpu.page().ok_or(ENXIO);
     if let Some(asked) = replay.asked() {
         let answer = page()?.answer(&asked).ok_or(EIO)?;
+        // As the image knows it, before its answer is learned.
+        let whose = vm.devices.whose(&asked);
         vm.devices.answered(&asked, answer);
-        replay
-            .answer(answer)
-            .map_err(|difference| Failure::new(EXDEV, fmt!("{difference}")))?;
+        replay.answer(answer).map_err(|difference| {
+            Failure::new(EXDEV, fmt!("another device: {whose}: {difference}"))
+        })?;
     }
     let next = replay.ask();
     if let Next::Step(step) = &next {
@@ -279,8 +285,8 @@ fn decide(vm: ArcBorrow<'_, Vm>, inner: &mut Inner) -> Outcome<()> {
     vm.host.await_ending(vm.binding.id());
     let this: Arc<Vm> = vm.into();
     let named = match vm.host.claim_name(&this)? {
-        Err(uid) => {
-            let claim = life::claim(&claimant(&vm), Found::Here { uid });
+        Err(found) => {
+            let claim = life::claim(&claimant(&vm), found);
             return Err(match claim {
                 Claim::Denied(denied) => denied.into(),
                 _ => Denied::Busy.into(),
@@ -409,14 +415,19 @@ fn start_new(vm: &Vm, this: Arc<Vm>, inner: &mut Inner) -> Outcome<()> {
     header.set_vcpus(vcpus as u32);
     let work = buffer(capture::WORK)?;
     let msrs = Msrs::of(vm, &scratch, &[])?;
+    let has_run = migrate::has_run(vm, &scratch)?;
     // Last, so that nothing but a failed copy has to be undone in the pool.
-    let (store, ram, entry) = create(vm, &mut header, |header, memory| {
-        place_areas(header, memory, record_len as u64)?;
-        for block in ram_blocks.iter() {
-            place_block(header, memory, block.gpa, block.len, BlockFlags::NONE)?;
-        }
-        Ok(())
-    })?;
+    let (store, ram, entry) = vm.host.pools.create::<_, Failure>(
+        &mut header,
+        |store| Ram::new(&store.device),
+        |header, memory| {
+            place_areas(header, memory, record_len as u64)?;
+            for block in ram_blocks.iter() {
+                place_block(header, memory, block.gpa, block.len, BlockFlags::NONE)?;
+            }
+            Ok(())
+        },
+    )?;
     vm.set_slot(Some(store.number(entry.slot())));
     inner.image = Some(Image {
         store,
@@ -429,36 +440,12 @@ fn start_new(vm: &Vm, this: Arc<Vm>, inner: &mut Inner) -> Outcome<()> {
     });
     inner.scratch = Some(scratch);
     let done = fill_and_run(vm, this, inner, &ram_blocks, start);
-    if done.is_err() {
-        abandon(vm, inner);
+    match done {
+        Ok(()) if has_run => vm.devices.configured_elsewhere(),
+        Ok(()) => {}
+        Err(_) => abandon(vm, inner),
     }
     done
-}
-
-/// Creates the entry of a new VM: in the pool that is best for it, or, if there is no room, in the next.
-fn create(
-    vm: &Vm,
-    header: &mut HeaderBuilder<KVVec<u8>>,
-    place: impl Fn(&mut HeaderBuilder<KVVec<u8>>, &mut Memory) -> core::result::Result<(), Refusal>,
-) -> Outcome<(Arc<Store>, Ram, Entry)> {
-    let stores = vm.host.pools.for_new()?;
-    let mut full = None;
-    for store in &stores {
-        let ram = Ram::new(&store.device)?;
-        match store.create(header, &place) {
-            Ok(entry) => return Ok((store.clone(), ram, entry)),
-            Err(why) if why.lacks_room() => {
-                pr_info!(
-                    "{}: no room on {}: {why}\n",
-                    vm.binding.name(),
-                    store.device.label()
-                );
-                full.get_or_insert(why);
-            }
-            Err(why) => return Err(why.into()),
-        }
-    }
-    Err(full.map_or_else(|| ENODEV.into(), Failure::from))
 }
 
 /// The entry exists and is being created: moves the RAM, makes the VM live.

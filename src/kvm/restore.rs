@@ -22,7 +22,7 @@ use crate::{
         kvm_abi::{self as abi, LIST_HEADER, MSRS_MAX, MSR_ENTRY},
         plan::{self, msr, How, Item},
     },
-    sys::file::FileRef,
+    sys::{compat::EUCLEAN, file::FileRef},
 };
 use kernel::{fmt, prelude::*, str::CString, sync::Arc};
 

@@ -26,6 +26,11 @@ pub enum Found {
         /// Its owner.
         uid: u32,
     },
+    /// An image of user `uid` that is being copied: exported, imported or dumped.
+    Copied {
+        /// Its owner.
+        uid: u32,
+    },
     /// A sealed image.
     Sealed {
         /// Its owner.
@@ -82,6 +87,8 @@ pub enum Claim {
 pub enum Denied {
     /// The VM is running here.
     Busy,
+    /// It is being copied.
+    Copied,
     /// It belongs to another user.
     NotOwner,
     /// It is torn.
@@ -114,6 +121,7 @@ pub fn claim(who: &Claimant, found: Found) -> Claim {
         Found::Unreadable => return Claim::Denied(Denied::Unreadable),
         Found::Discarding => return Claim::Denied(Denied::Discarding),
         Found::Here { uid }
+        | Found::Copied { uid }
         | Found::Sealed { uid }
         | Found::Mismatch { uid }
         | Found::Torn { uid }
@@ -138,6 +146,7 @@ pub fn claim(who: &Claimant, found: Found) -> Claim {
         Found::Damaged { .. } => Claim::Denied(Denied::Damaged),
         // Which of them is the one that counts, nobody but their owner can say.
         Found::Clash { slots, .. } => Claim::Denied(Denied::Clash(slots)),
+        Found::Copied { .. } => Claim::Denied(Denied::Copied),
         Found::Nothing | Found::Unreadable | Found::Discarding | Found::Here { .. } => {
             Claim::Denied(Denied::Busy)
         }
@@ -153,7 +162,7 @@ impl Denied {
         const ENOTUNIQ: i32 = 76;
         const EUCLEAN: i32 = 117;
         match self {
-            Denied::Busy | Denied::Discarding => EBUSY,
+            Denied::Busy | Denied::Copied | Denied::Discarding => EBUSY,
             Denied::NotOwner => EPERM,
             Denied::Torn | Denied::Unsaved | Denied::Damaged | Denied::Unreadable => EUCLEAN,
             Denied::Clash(_) => ENOTUNIQ,
@@ -170,6 +179,7 @@ impl fmt::Display for Denied {
             }
             Denied::Unreadable => "a pool or an entry that cannot be read may have an image of this name: see 'nvhv check'; 'nvhv run --policy torn=cold' starts a new VM all the same",
             Denied::Busy => "it is running already: one VM per name",
+            Denied::Copied => "it is being exported, imported or dumped: wait until that is done",
             Denied::NotOwner => "it belongs to another user",
             Denied::Torn => "torn: it ran on after its last record (power cut without a seal); start it with 'nvhv run --policy torn=cold' to set the image aside, or 'nvhv discard' it",
             Denied::Mismatch => "the VM presented does not match the image: start the VMM as before, or with 'nvhv run --policy torn=cold'",

@@ -5,10 +5,13 @@
 //! Which devices there are is found out once, when the module is loaded. A pool that cannot be used keeps nobody
 //! from the others; but it may have the image that somebody asks for, so it is not forgotten.
 
-use super::{device, store::Store};
+use super::{
+    device,
+    store::{Memory, Store},
+};
 use crate::{
     abi::SLOTS_PER_POOL,
-    format::{EntryState, Refusal},
+    format::{Entry, EntryState, HeaderBuilder, Refusal},
     life::Name,
     sys::cpus,
 };
@@ -193,9 +196,37 @@ impl Pools {
         })
     }
 
+    /// Creates the entry of a new VM: in the pool that is best for it, or, if there is no room, in the next. `prepare`
+    /// makes before that what must not be missing there.
+    pub(crate) fn create<T, E: From<Refusal> + From<Error>>(
+        &self,
+        header: &mut HeaderBuilder<KVVec<u8>>,
+        prepare: impl Fn(&Arc<Store>) -> Result<T>,
+        place: impl Fn(
+            &mut HeaderBuilder<KVVec<u8>>,
+            &mut Memory,
+        ) -> core::result::Result<(), Refusal>,
+    ) -> core::result::Result<(Arc<Store>, T, Entry), E> {
+        let mut full = None;
+        for store in &self.for_new()? {
+            let prepared = prepare(store)?;
+            match store.create(header, &place) {
+                Ok(entry) => return Ok((store.clone(), prepared, entry)),
+                Err(why) if why.lacks_room() => {
+                    let device = store.device.label();
+                    let name = header.view().name();
+                    pr_info!("{}: no room on {device}: {why}\n", name.as_str());
+                    full.get_or_insert(why);
+                }
+                Err(why) => return Err(why.into()),
+            }
+        }
+        Err(full.map_or_else(|| ENODEV.into(), E::from))
+    }
+
     /// Where a new VM may go, the best pool first: that of the current CPU's memory, or else the one with most free
     /// memory.
-    pub(crate) fn for_new(&self) -> Result<KVec<Arc<Store>>> {
+    fn for_new(&self) -> Result<KVec<Arc<Store>>> {
         let node = cpus::node();
         let mut left = KVec::new();
         for store in self.usable() {

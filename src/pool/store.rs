@@ -108,7 +108,7 @@ fn survey(
 
 /// A buffer of `len` zero bytes.
 pub(crate) fn buffer(len: usize) -> Result<KVVec<u8>> {
-    Ok(KVVec::zeroed(len, GFP_KERNEL)?)
+    Ok(KVVec::from_elem(0, len, GFP_KERNEL)?)
 }
 
 /// A buffer that holds `bytes`.

@@ -12,6 +12,7 @@ use crate::{
         commands::{entry_len, header_len, AllCommands, SavedCommands, Writer},
         queues::QueueId,
     },
+    sys::compat::EUCLEAN,
 };
 use kernel::{
     prelude::*,

@@ -12,14 +12,12 @@ use crate::{
     state::{kvm_events::Message, queues::QueueId},
     sys::{
         c,
+        compat::{new_spinlock_irq, SpinLockIrq},
         timer::{Tick, Timer},
     },
 };
 use core::sync::atomic::{AtomicBool, Ordering};
-use kernel::{
-    prelude::*,
-    sync::{new_spinlock_irq, Arc, SpinLockIrq},
-};
+use kernel::{prelude::*, sync::Arc};
 
 /// How often a queue that the guest polls is looked at while the device has requests.
 const POLL_NS: u64 = 100_000;
@@ -339,6 +337,13 @@ impl Queue {
             (Some(why), _) => Err(*why),
             (None, live) => Ok(live.as_ref().map_or(0, |live| live.ring.in_flight())),
         }
+    }
+
+    /// Whether another device could go on with the guest's ring.
+    pub(super) fn counts_alike(&self) -> bool {
+        let state = self.state.lock();
+        let live = state.live.as_ref().filter(|_| state.fault.is_none());
+        live.is_some_and(|live| live.ring.counts_alike())
     }
 
     /// Saves the ring. `None` if it is broken, or `out` too small.

@@ -20,6 +20,7 @@ mod ioctl;
 mod live;
 mod look;
 mod memory;
+mod migrate;
 mod refused;
 mod seal;
 
@@ -38,6 +39,7 @@ use crate::{
         kvm_events::Message,
         queues::{QueueId, SavedQueues},
     },
+    sys::compat::{new_spinlock_irq, SpinLockIrq},
 };
 use commands::Learned;
 use ground::Ground;
@@ -45,7 +47,7 @@ use hook::{Hook, Targets};
 use kernel::{
     new_mutex,
     prelude::*,
-    sync::{new_spinlock_irq, Arc, Mutex, SpinLockIrq},
+    sync::{Arc, Mutex},
 };
 use live::{Live, Queue, Slots};
 use memory::{Map, Shadowed};

@@ -7,6 +7,7 @@ use crate::{
     pool::store::copied,
     ring::{Occasion, Ring},
     state::queues::{entry_len, header_len, QueueId, SavedQueues, Writer},
+    sys::compat::EUCLEAN,
 };
 use kernel::prelude::*;
 

@@ -20,9 +20,9 @@ use core::fmt;
 /// where it stays.
 #[derive(Default)]
 pub struct Machine {
-    pci: Pci,
+    pub(super) pci: Pci,
     virtio: Virtio,
-    legacy: Legacy,
+    pub(super) legacy: Legacy,
     memory: Memory,
     /// The `Lack`s of room that there have been, one bit each.
     full: u8,
@@ -166,7 +166,7 @@ pub enum Report<'a> {
 
 impl Machine {
     /// What an access is to, where virtio devices are; where it goes to on its way to a device.
-    fn place(&self, access: &Access) -> Option<Place> {
+    pub(super) fn place(&self, access: &Access) -> Option<Place> {
         if let Some((id, target)) = self.virtio.find_mmio(access) {
             return Some(Place::Virtio(id, target));
         }

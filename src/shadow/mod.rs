@@ -18,6 +18,7 @@ pub mod replay;
 pub mod script;
 mod table;
 pub mod virtio;
+mod whose;
 
 pub use access::{Access, Space};
 pub use class::{Keeping, Unkept};
@@ -25,3 +26,4 @@ pub use machine::{Effect, Interrupt, Kick, Lack, Machine, Report};
 pub use replay::{Keep, Next, Replay};
 pub use script::{Action, Full, Phase, Sink, Step};
 pub use virtio::{Commands, Control, DeviceId, Lost, Used, VirtioDevice, VirtioQueue};
+pub use whose::Whose;

@@ -132,7 +132,7 @@ impl fmt::Display for Difference {
         };
         write!(
             f,
-            "the device at {space} {addr:#x} answers {:#x} where the image has {:#x} \
+            "{space} {addr:#x} answers {:#x} where the image has {:#x} \
              ({len} bytes, mask {mask:#x})",
             self.answer & mask,
             value & mask

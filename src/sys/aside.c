@@ -3,7 +3,6 @@
 #include <linux/cpufeature.h>
 #include <linux/ftrace.h>
 #include <linux/hrtimer.h>
-#include <linux/hrtimer_bases.h>
 #include <linux/kallsyms.h>
 #include <linux/kvm_host.h>
 #include <linux/panic.h>
@@ -13,7 +12,6 @@
 #include <linux/smp.h>
 #include <linux/stacktrace.h>
 #include <linux/string.h>
-#include <linux/version.h>
 #include <asm/fpu/xcr.h>
 #include <asm/irq_stack.h>
 #include <asm/kvm_para.h>
@@ -22,6 +20,7 @@
 #include <asm/unwind.h>
 
 #include "aside.h"
+#include "compat/compat.h"
 #include "onward.h"
 
 /* What KVM does for the LAPIC after an exit, before it handles that: arch/x86/kvm/lapic.c */
@@ -315,9 +314,9 @@ bool nvhv_vcpu_is_whole(struct file *file)
 	/*
 	 * KVM takes the interrupt that made the guest exit: nothing is half done, the guest's FPU state is loaded, mutex
 	 * and preemption notifier are held. The first of both flags alone stays set until the next KVM_RUN enters the
-	 * guest, through all that happens before. Up to 7.2, CR3 follows later (AMD).
+	 * guest, through all that happens before.
 	 */
-	return LINUX_VERSION_CODE >= KERNEL_VERSION(7, 3, 0) && READ_ONCE(vcpu->arch.at_instruction_boundary) &&
+	return NVHV_KVM_HAS_CR3_EARLY && READ_ONCE(vcpu->arch.at_instruction_boundary) &&
 	       READ_ONCE(vcpu->arch.handling_intr_from_guest) == KVM_HANDLING_IRQ &&
 	       !test_bit(KVM_APIC_CHECK_VAPIC, &vcpu->arch.apic_attention);
 }

@@ -30,6 +30,7 @@
 #include <linux/uaccess.h>
 
 #include "aside.h"
+#include "compat/compat.h"
 #include "cpus.h"
 #include "helpers.h"
 #include "onward.h"

@@ -5,6 +5,7 @@
 //! Nothing here knows what the module is for.
 
 pub(crate) mod aside;
+pub(crate) mod compat;
 pub(crate) mod cpus;
 pub(crate) mod entry;
 pub(crate) mod eventfd;

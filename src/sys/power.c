@@ -15,7 +15,13 @@
 static void (*power_failing)(const char *why, u64 since);
 static const char *reason;
 static u64 told_ns;
+
+/* Triggers that have other uses. Here, as the kernel crate knows no parameter that is yes or no before 7.3. */
 static bool with_nmi, with_button;
+module_param_named(power_nmi, with_nmi, bool, 0);
+MODULE_PARM_DESC(power_nmi, "Power fails on an NMI that nobody else explains");
+module_param_named(power_button, with_button, bool, 0);
+MODULE_PARM_DESC(power_button, "Power fails on a power button");
 
 static void work_to_do(struct work_struct *unused) { power_failing(READ_ONCE(reason), READ_ONCE(told_ns)); }
 static DECLARE_WORK(work, work_to_do);
@@ -121,13 +127,11 @@ static ssize_t written(const struct module_attribute *attribute, struct module_k
 
 static struct module_attribute file = __ATTR(power_failing, 0200, NULL, written);
 
-int nvhv_power_start(struct module *module, void (*failing)(const char *why, u64 since), bool nmi, bool button)
+int nvhv_power_start(struct module *module, void (*failing)(const char *why, u64 since))
 {
 	int ret;
 
 	power_failing = failing;
-	with_nmi = nmi;
-	with_button = button;
 	ret = sysfs_create_file(&module->mkobj.kobj, &file.attr);
 	if (ret)
 		return ret;

@@ -12,15 +12,10 @@ pub(crate) struct Triggers(());
 
 impl Triggers {
     /// Has `failing` called, in process context, with a word for what has told, and when it has, in ns of
-    /// [`super::cpus::fast_ns`]; `nmi` and `button` say which of the triggers that have other uses listen.
-    pub(crate) fn start(
-        failing: unsafe extern "C" fn(*const c_char, u64),
-        nmi: bool,
-        button: bool,
-    ) -> Result<Self> {
+    /// [`super::cpus::fast_ns`].
+    pub(crate) fn start(failing: unsafe extern "C" fn(*const c_char, u64)) -> Result<Self> {
         // SAFETY: Once, as only the module's init calls this, with the module itself.
-        let ret =
-            unsafe { c::nvhv_power_start(crate::THIS.as_ptr().cast(), Some(failing), nmi, button) };
+        let ret = unsafe { c::nvhv_power_start(crate::THIS.as_ptr().cast(), Some(failing)) };
         kernel::error::to_result(ret)?;
         Ok(Self(()))
     }

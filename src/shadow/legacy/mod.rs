@@ -167,6 +167,12 @@ impl Legacy {
         self.chips().iter().try_for_each(|chip| chip.start(sink))
     }
 
+    /// The name of the chip that an access is to.
+    pub fn chip_at(&self, access: &Access) -> Option<&'static str> {
+        let chip = self.chips().into_iter().find(|chip| chip.claims(access));
+        chip.map(|chip| chip.name())
+    }
+
     /// The name of the kind with this number.
     pub fn name(&self, number: u32) -> Option<&'static str> {
         let number = usize::try_from(number).ok()?;

@@ -189,7 +189,7 @@ fn a_difference_says_what_and_where() {
     let why = replay.answer(0x1042_1af4).expect_err("another device");
     assert_eq!(
         why.to_string(),
-        "the device at port 0xcfc answers 0x10420000 where the image has 0x10410000 \
+        "port 0xcfc answers 0x10420000 where the image has 0x10410000 \
          (4 bytes, mask 0xffff0000)"
     );
     assert!(matches!(replay.ask(), Next::Step(_)));

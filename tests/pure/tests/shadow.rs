@@ -10,7 +10,7 @@ use board::{Board, Kind};
 use nvhv_pure::shadow::replay::{each, STEP_LEN};
 use nvhv_pure::shadow::{
     Access, Action, Control, DeviceId, Effect, Interrupt, Keep, Lack, Machine, Phase, Report, Sink,
-    Space, Step, VirtioDevice,
+    Space, Step, VirtioDevice, Whose,
 };
 use nvhv_pure_tests::random::Random;
 use nvhv_pure_tests::shadow::{empty, phase, script, List};
@@ -775,4 +775,40 @@ fn too_much_is_a_lack() {
     machine.reset();
     assert!(machine.complete());
     assert_eq!(script(&machine, 0), List::default());
+}
+
+/// Before each step of a script, a machine that has learned all of it knows which device is asked.
+#[test]
+fn whoever_is_asked_has_a_name() {
+    let boards = [Board::mmio, Board::q35, Board::ecam];
+    let places = ["at mmio@", "at 00:", "of its configuration space"];
+    let mut named = String::new();
+    for make in boards {
+        let mut guest = Guest::new(make(), u32::MAX);
+        let _ = guest.live(&mut Random::new(3));
+        let steps = script(&guest.machine, 0);
+        let mut machine = relearned(&[&steps]);
+        for step in &steps.0 {
+            if let Action::Expect { .. } = step.action {
+                let whose = machine.whose(&step.access);
+                assert_ne!(whose, Whose::Unknown, "{step:?}");
+                named += &format!("{whose}\n");
+            }
+            machine.relearn(step, 0);
+        }
+    }
+    for place in places {
+        assert!(named.contains(place), "no {place} in {named}");
+    }
+    let mut machine = empty();
+    for (addr, value) in [(0, 0x7472_6976), (4, 2), (8, 2)] {
+        machine.read(&mut Access::memory(0xfeb0_0000 + addr, 4, value), 0);
+    }
+    let name = |access: Access| machine.whose(&access).to_string();
+    let disk = "virtio-blk (type 2) at mmio@feb00000";
+    assert_eq!(name(Access::memory(0xfeb0_0034, 4, 0)), disk);
+    assert_eq!(
+        name(Access::port(0x4e0, 1, 0)),
+        "a device that is not understood"
+    );
 }

@@ -6,7 +6,8 @@ use crate::cli::Format;
 use crate::dax::Mapped;
 use crate::device::not_held;
 use crate::failure::Failure;
-use crate::{progress, text};
+use crate::progress::Progress;
+use crate::text;
 use nvhv_pure::format::{
     Allocator, EntryState, HeaderView, Pool, Refusal, HEADER_LEN, SUPERBLOCK_LEN,
 };
@@ -37,6 +38,7 @@ pub fn format(args: &Format) -> Result<(), Failure> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = now.map_or(0, |time| time.as_nanos() as u64);
     let uuid = Uuid::new_v4();
+    let mut progress = Progress::new(&name, "zeroing");
     let page = &mut [0; SUPERBLOCK_LEN];
     let made = Pool::format(
         &media,
@@ -44,8 +46,9 @@ pub fn format(args: &Format) -> Result<(), Failure> {
         uuid.into_bytes(),
         now,
         page,
-        &mut progress::of(&name.to_string(), "zeroing"),
+        &mut |done, all| progress.tell(done, all),
     );
+    drop(progress);
     let made = made.map_err(|why| refused(&why))?;
     println!(
         "{name}: pool {uuid}, {} for up to {} VMs",

@@ -6,7 +6,8 @@ use crate::cli::Grow;
 use crate::dax::Mapped;
 use crate::device::not_held;
 use crate::failure::Failure;
-use crate::{progress, text};
+use crate::progress::Progress;
+use crate::text;
 use nvhv_pure::format::{Pool, GRANULE, SUPERBLOCK_LEN};
 use uuid::Uuid;
 
@@ -18,9 +19,10 @@ pub fn grow(args: &Grow) -> Result<(), Failure> {
     let media = Mapped::open_sparing_bad(&args.device).map_err(|error| refused(&error))?;
     let page = &mut [0; SUPERBLOCK_LEN];
     let mut pool = Pool::open(&media, page).map_err(|why| refused(&why))?;
-    let gained = pool
-        .grow(page, &mut progress::of(&name, "zeroing"))
-        .map_err(|why| refused(&why))?;
+    let mut progress = Progress::new(&name, "zeroing");
+    let gained = pool.grow(page, &mut |done, all| progress.tell(done, all));
+    drop(progress);
+    let gained = gained.map_err(|why| refused(&why))?;
     let granules = |count: u32| text::bytes(u64::from(count) * GRANULE);
     let geometry = pool.geometry();
     println!(

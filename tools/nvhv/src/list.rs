@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::vm::{user, Vm};
 use crate::{table, text};
 use nvhv_pure::abi::{pool_state, Info, SLOTS_PER_POOL};
-use serde_json::json;
+use serde_json::{json, Value};
 use uuid::Uuid;
 
 const HEAD: [&str; 10] = [
@@ -28,27 +28,7 @@ pub fn list(args: &List) -> Result<(), Failure> {
     let pools = device.pools()?;
     let vms = Vm::all(&device)?;
     if args.json {
-        let json = json!({
-            "version": 1,
-            "pool": {
-                "device": text::field(&info.device),
-                "bytes": info.pool_bytes,
-                "free_bytes": info.free_bytes,
-                "slots": info.slots,
-            },
-            "pools": pools.iter().map(|pool| json!({
-                "device": text::field(&pool.device),
-                "state": state(pool),
-                "uuid": Uuid::from_bytes(pool.pool_uuid).to_string(),
-                "bytes": pool.pool_bytes,
-                "free_bytes": pool.free_bytes,
-                "first_slot": u32::from(pool.pool) * SLOTS_PER_POOL,
-                "slots": pool.slots,
-                "text": text::field(&pool.text),
-            })).collect::<Vec<_>>(),
-            "vms": vms,
-        });
-        println!("{json:#}");
+        println!("{:#}", as_json(&info, &pools, &vms));
         return Ok(());
     }
     let (size, time): (Words, Words) = if args.exact {
@@ -103,5 +83,48 @@ fn state(pool: &Info) -> &'static str {
         pool_state::SUSPECT => "suspect",
         pool_state::DAMAGED => "damaged",
         _ => "unknown",
+    }
+}
+
+fn as_json(info: &Info, pools: &[Info], vms: &[Vm]) -> Value {
+    let of_each = pools.iter().map(|pool| {
+        json!({
+            "device": text::field(&pool.device),
+            "state": state(pool),
+            "uuid": Uuid::from_bytes(pool.pool_uuid).to_string(),
+            "bytes": pool.pool_bytes,
+            "free_bytes": pool.free_bytes,
+            "first_slot": u32::from(pool.pool) * SLOTS_PER_POOL,
+            "slots": pool.slots,
+            "text": text::field(&pool.text),
+        })
+    });
+    json!({
+        "version": 1,
+        "pool": {
+            "device": text::field(&info.device),
+            "bytes": info.pool_bytes,
+            "free_bytes": info.free_bytes,
+            "slots": info.slots,
+        },
+        "pools": of_each.collect::<Vec<_>>(),
+        "vms": vms,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::samples;
+    use nvhv_schemas::assert_described;
+
+    #[test]
+    fn json_is_as_its_schema_says() {
+        let vms = samples::all().map(|vm| Vm::from(&vm));
+        let pool = Info {
+            pool_state: pool_state::GOOD,
+            ..Info::ZERO
+        };
+        assert_described("list", &as_json(&Info::ZERO, &[pool], &vms));
     }
 }

@@ -18,6 +18,7 @@ mod failure;
 mod format;
 mod generate;
 mod grow;
+mod image;
 mod launch;
 mod list;
 mod metrics;
@@ -28,7 +29,10 @@ mod run;
 mod select;
 mod show;
 mod table;
+mod terminal;
 mod text;
+mod top;
+mod usage;
 mod vm;
 
 use clap::Parser;
@@ -51,7 +55,11 @@ fn main() -> ExitCode {
         Verb::Disable(args) => enable::disable(&args),
         Verb::Drill(args) => drill::drill(&args),
         Verb::Events(args) => events::events(&args),
+        Verb::Top(args) => top::top(&args),
         Verb::Metrics(args) => metrics::metrics(&args),
+        Verb::Export(args) => image::export(&args),
+        Verb::Import(args) => image::import(&args),
+        Verb::Dump(args) => image::dump(&args),
         Verb::Generate(args) => generate::generate(&args),
         Verb::Check(args) => check::check(&args),
     };

@@ -6,8 +6,9 @@ use crate::cli::Repair;
 use crate::dax::Mapped;
 use crate::device::not_held;
 use crate::failure::Failure;
+use crate::progress::Progress;
+use crate::text;
 use crate::vm::user;
-use crate::{progress, text};
 use nvhv_pure::format::{
     Allocator, EntryState, HeaderView, Pool, Refusal, GRANULE, HEADER_LEN, SUPERBLOCK_LEN,
 };
@@ -62,8 +63,11 @@ fn mend(name: &str, mut pool: Pool<&Mapped>, force: bool) -> Result<usize, Refus
         println!("{name}: free memory was not looked at: it may be a damaged image's");
         return Ok(left);
     }
-    let looking = &mut progress::of(name, "looking at");
-    let found = pool.scrub(&alloc, &mut vec![0; CHUNK], looking)?;
+    let mut progress = Progress::new(&name, "looking at");
+    let looking = &mut |done, all| progress.tell(done, all);
+    let found = pool.scrub(&alloc, &mut vec![0; CHUNK], looking);
+    drop(progress);
+    let found = found?;
     if found > 0 {
         println!("{name}: {found} free granules of 2 MiB were not zero: zeroed");
     }
