@@ -372,7 +372,11 @@ impl Taken {
     /// Who has `name`.
     fn by(&self, name: &Name) -> Option<Found> {
         let here = self.vms.iter().find(|vm| vm.binding.id() == name);
-        let held = || self.held.iter().find(|hold| hold.name.as_ref() == Some(name));
+        let held = || {
+            self.held
+                .iter()
+                .find(|hold| hold.name.as_ref() == Some(name))
+        };
         here.map(|vm| Found::Here {
             uid: vm.binding.uid,
         })

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     abi::{self, power_flag, Bind, Info, Select},
     host::{self, Host},
-    life::{self, Cause, Claim, Claimant, Denied, Found, Name, Policy},
+    life::{self, Cause, Claim, Claimant, Denied, Name, Policy},
     outage::power,
     pool::{
         store::{header_of, is_aside, refused},

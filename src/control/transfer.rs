@@ -309,7 +309,9 @@ impl Drop for In {
         let name = self.name.as_str();
         match gone {
             Ok(()) => pr_warn!("{name}: its import was not finished: nothing is left of it\n"),
-            Err(why) => pr_err!("{name}: what was imported of it stays until the module is loaded again: {why}\n"),
+            Err(why) => pr_err!(
+                "{name}: what was imported of it stays until the module is loaded again: {why}\n"
+            ),
         }
     }
 }

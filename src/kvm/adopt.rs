@@ -24,8 +24,7 @@ use crate::{
     format::{
         place_areas, place_block,
         record::{kind, VM_WIDE},
-        BlockFlags, EntryState, HeaderBuilder, Identity, Record, Refusal, BLOCKS_MAX,
-        HEADER_LEN,
+        BlockFlags, EntryState, HeaderBuilder, Identity, Record, Refusal, BLOCKS_MAX, HEADER_LEN,
     },
     life::{self, Claim, Claimant, Denied, Found},
     pool::{

@@ -202,10 +202,7 @@ impl Pools {
         &self,
         header: &mut HeaderBuilder<KVVec<u8>>,
         prepare: impl Fn(&Arc<Store>) -> Result<T>,
-        place: impl Fn(
-            &mut HeaderBuilder<KVVec<u8>>,
-            &mut Memory,
-        ) -> core::result::Result<(), Refusal>,
+        place: impl Fn(&mut HeaderBuilder<KVVec<u8>>, &mut Memory) -> core::result::Result<(), Refusal>,
     ) -> core::result::Result<(Arc<Store>, T, Entry), E> {
         let mut full = None;
         for store in &self.for_new()? {
