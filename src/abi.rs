@@ -37,7 +37,7 @@ const fn io(nr: u8) -> u32 {
     ((TYPE as u32) << 8) | nr as u32
 }
 
-/// Fills an [`Info`]: the module and its pool.
+/// Fills an [`Info`]: the module, and the pool whose number the caller put into its `pool`.
 pub const INFO: u32 = iowr::<Info>(0);
 /// Binds the calling process to a name ([`Bind`]); kept across `exec`, and holds for descendants.
 pub const BIND: u32 = iow::<Bind>(1);
@@ -177,7 +177,10 @@ pub mod keeping {
     pub const LOST: u32 = 3;
 }
 
-/// The module and its pool.
+/// Slots are numbered over all pools: those of pool *n* begin at *n* times this.
+pub const SLOTS_PER_POOL: u32 = crate::format::SLOTS_MAX;
+
+/// The module and one of its pools.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Info {
@@ -197,12 +200,14 @@ pub struct Info {
     pub pool_uuid: [u8; 16],
     /// Granules of 2 MiB that VMs may own.
     pub granules: u32,
-    /// Slots in the VM table: valid arguments of [`VM`] are below.
+    /// Slots in the VM table: valid arguments of [`VM`] are as many, from `pool` times [`SLOTS_PER_POOL`] on.
     pub slots: u32,
     /// One of [`persistence`].
     pub persistence: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// In: which pool; the first one is 0.
+    pub pool: u16,
+    /// Out: how many pools there are, those that cannot be used among them.
+    pub pools: u16,
     /// Why the pool is in its state.
     pub text: [u8; TEXT_LEN],
 }
@@ -433,7 +438,8 @@ impl Info {
         granules: 0,
         slots: 0,
         persistence: 0,
-        reserved: 0,
+        pool: 0,
+        pools: 0,
         text: [0; TEXT_LEN],
     };
 }

@@ -9,7 +9,7 @@ use crate::{
         vm::{Phase, Vm},
     },
     life::{may_act_on, Denied, Found, Name, Policy},
-    pool::{store::Store, NoPool},
+    pool::Pools,
     sys::{
         c,
         task::{self, Process},
@@ -62,8 +62,8 @@ const REFUSALS: usize = 64;
 pub(crate) struct Host {
     /// `/dev/kvm`.
     pub(crate) kvm: KvmDevice,
-    /// The pool, or why there is none.
-    store: core::result::Result<Arc<Store>, NoPool>,
+    /// The pools there are.
+    pub(crate) pools: Pools,
     /// Set once the host shuts down, reboots or starts another kernel.
     pub(crate) going_down: AtomicBool,
     #[pin]
@@ -152,14 +152,11 @@ impl Drop for Published {
 
 impl Host {
     /// A host without bindings and VMs.
-    pub(crate) fn new(
-        kvm: KvmDevice,
-        store: core::result::Result<Arc<Store>, NoPool>,
-    ) -> Result<Arc<Self>> {
+    pub(crate) fn new(kvm: KvmDevice, pools: Pools) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 kvm,
-                store,
+                pools,
                 going_down: AtomicBool::new(false),
                 bindings <- new_spinlock!(KVec::new(), "nvhv_bindings"),
                 refusals <- new_mutex!(KVec::new(), "nvhv_refusals"),
@@ -167,16 +164,6 @@ impl Host {
             }),
             GFP_KERNEL,
         )
-    }
-
-    /// The pool, or the errno that says why there is none.
-    pub(crate) fn store(&self) -> Result<&Arc<Store>> {
-        self.store.as_ref().map_err(|why| why.error())
-    }
-
-    /// Why there is no pool, if there is none.
-    pub(crate) fn why_no_store(&self) -> Option<NoPool> {
-        self.store.as_ref().err().copied()
     }
 
     /// Binds the current process to `name`, in place of a binding that it may have.
@@ -331,7 +318,7 @@ impl Host {
         vms.find(|vm| vm.binding.id() == name).cloned()
     }
 
-    /// The VM here whose image is entry `slot` of the pool.
+    /// The VM here whose image is in slot `slot` of all pools.
     pub(crate) fn holder_of(&self, slot: u32) -> Option<Arc<Vm>> {
         let taken = self.taken.lock();
         let mut vms = taken.vms.iter();
@@ -368,7 +355,7 @@ impl Host {
         }
     }
 
-    /// Calls `f` while nobody can take `name` or entry `slot`, unless somebody has one of them: EBUSY.
+    /// Calls `f` while nobody can take `name` or slot `slot` of all pools, unless somebody has one of them: EBUSY.
     pub(crate) fn unless_taken<T>(
         &self,
         name: Option<&Name>,
@@ -393,7 +380,11 @@ impl Taken {
     /// Who has `name`.
     fn by(&self, name: &Name) -> Option<Found> {
         let here = self.vms.iter().find(|vm| vm.binding.id() == name);
-        let held = || self.held.iter().find(|hold| hold.name.as_ref() == Some(name));
+        let held = || {
+            self.held
+                .iter()
+                .find(|hold| hold.name.as_ref() == Some(name))
+        };
         here.map(|vm| Found::Here {
             uid: vm.binding.uid,
         })

@@ -9,6 +9,7 @@ use crate::{
     format::Refusal,
     kvm::restore::Failure,
     life::{Cause, Denied, Verdict},
+    pool::Unusable,
     queue::Refused,
     ring::Fault,
     shadow::{self, DeviceId, Lack, Lost, Unkept, Whose},
@@ -48,5 +49,6 @@ forward!(
     Difference,
     Shape,
     Fault,
-    Refused
+    Refused,
+    Unusable,
 );

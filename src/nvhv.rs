@@ -99,7 +99,7 @@ impl kernel::InPlaceModule for Nvhv {
                 // SAFETY: Once, before all else.
                 unsafe { host::init() };
                 let kvm = kvm::device::KvmDevice::open()?;
-                let host = host::Host::new(kvm, pool::claim())?;
+                let host = host::Host::new(kvm, pool::Pools::claim()?)?;
                 host::publish(host)
             },
             _signals: outage::signals::SignalWatch::register()?,

@@ -311,7 +311,8 @@ class Host:
             self.machine.cut_power()
 
     def forget_storage(self):
-        self.pmem.unlink(missing_ok=True)
+        for pmem in self.directory.glob("pmem*"):
+            pmem.unlink()
         self.disk.unlink(missing_ok=True)
         for name in ("cxl", "cxl-labels"):
             (self.directory / name).unlink(missing_ok=True)

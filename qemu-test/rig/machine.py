@@ -29,7 +29,7 @@ class Machine:
     """One power-on of the host's hardware."""
 
     def __init__(self, payload, kernel, directory, disk, pmem, *, cpus=1, memory="3G", pmem_size="1026M",
-                 persistence=None, reports=4, cmdline="", guest_disk=None, init=None, cxl=None):
+                 persistence=None, reports=4, cmdline="", guest_disk=None, init=None, cxl=None, nodes=1, absent=()):
         directory = os.fspath(directory)
         agent, far_agent = socket.socketpair()
         qmp, far_qmp = socket.socketpair()
@@ -45,8 +45,9 @@ class Machine:
             cpu += ",-hypervisor"
         command = [
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-            "-accel", "tcg,thread=multi,tb-size=512", "-cpu", cpu, "-machine", platform, "-smp", str(cpus),
+            "-accel", "tcg,thread=multi,tb-size=512", "-cpu", cpu, "-machine", platform, "-smp", f"{cpus},sockets={nodes}",
             "-m", f"{memory},slots=4,maxmem=32G",
+            *numa(nodes, cpus, memory),
             "-kernel", kernel.vmlinux, "-initrd", kernel.initrd,
             "-append", f"console=ttyS0,115200 rdinit=/init rig.reports={reports} {SPEED} {STRICT} {cmdline}".strip(),
             "-chardev", f"file,id=console,path={directory}/console.log,append=on", "-serial", "chardev:console",
@@ -60,8 +61,7 @@ class Machine:
             *report_ports(directory, reports),
             *second_disk(guest_disk),
             "-device", "virtio-rng-pci",
-            "-object", f"memory-backend-file,id=nv0,share=on,mem-path={pmem},size={pmem_size}",
-            "-device", "nvdimm,id=nvd0,memdev=nv0,label-size=2M",
+            *nvdimms(nodes, absent, pmem, pmem_size),
             *cxl_memory(directory, cxl),  # the last, as its host bridge would take what is added behind it
         ]
         with open(f"{directory}/qemu.log", "ab") as log:
@@ -127,6 +127,26 @@ class Machine:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.agent.close()
+
+
+def numa(nodes, cpus, memory):
+    """Nodes with as much memory and as many processors each."""
+    if nodes == 1:
+        return
+    each = int(memory.removesuffix("G")) * 1024 // nodes
+    for node in range(nodes):
+        own = "".join(f",cpus={cpu}" for cpu in range(cpus) if cpu % nodes == node)
+        yield from ("-object", f"memory-backend-ram,id=ram{node},size={each}M",
+                    "-numa", f"node,nodeid={node},memdev=ram{node}{own}")
+
+
+def nvdimms(nodes, absent, pmem, size):
+    """One on each node, the first in the file PMEM and the others beside it; those of ABSENT were taken out."""
+    for node in set(range(nodes)) - set(absent):
+        path = f"{pmem}{node}" if node else pmem
+        place = f",node={node}" if nodes > 1 else ""
+        yield from ("-object", f"memory-backend-file,id=nv{node},share=on,mem-path={path},size={size}",
+                    "-device", f"nvdimm,id=nvd{node},memdev=nv{node},label-size=2M{place}")
 
 
 def second_disk(image):

@@ -10,9 +10,12 @@ use super::{
 use crate::{
     abi::{self, power_flag, Bind, Info, Select},
     host::{self, Host},
-    life::{self, Cause, Claim, Claimant, Found, Name, Policy},
+    life::{self, Cause, Claim, Claimant, Denied, Name, Policy},
     outage::power,
-    pool::store::{header_of, is_aside, refused, Store},
+    pool::{
+        store::{header_of, is_aside, refused},
+        Named,
+    },
     sys::{compat, cpus, task},
     trace,
 };
@@ -53,8 +56,11 @@ impl MiscDevice for Control {
         let host = &me.host;
         match request {
             abi::INFO => {
-                let mut info = Info::ZERO;
-                report::info(host, &mut info);
+                let mut info = Info {
+                    pool: get::<Info>(arg)?.pool,
+                    ..Info::ZERO
+                };
+                report::info(host, &mut info)?;
                 put(arg, &info)?;
             }
             abi::BIND => bind(host, &get::<Bind>(arg)?)?,
@@ -75,10 +81,10 @@ impl MiscDevice for Control {
             abi::THAW => each(host, &get::<Select>(arg)?, |vm| vm.keeper.thaw())?,
             abi::HOLD => {
                 let mut image = get_boxed::<abi::Image>(arg)?;
-                let slot = slot_of(host.store()?, &image.select)?;
+                let number = number_of(host, &image.select)?;
                 let asked = Name::from_field(&image.select).ok();
                 let mut transfer = me.transfer.lock();
-                transfer.hold(host, slot, asked.as_ref(), &mut image)?;
+                transfer.hold(host, number, asked.as_ref(), &mut image)?;
                 drop(transfer);
                 put(arg, &*image)?;
             }
@@ -141,17 +147,16 @@ fn devices(host: &Host, arg: usize) -> Result {
 fn bind(host: &Host, bind: &Bind) -> Result {
     let name = Name::from_field(&bind.name).map_err(|_| EINVAL)?;
     let policy = Policy::from_bits(bind.policy).ok_or(EINVAL)?;
-    let store = host.store()?;
+    host.pools.check()?;
     let who = Claimant {
         uid: task::current_uid(),
         admin: task::capable_admin(),
         policy,
     };
     host.await_ending(&name);
-    let found = match (host.taker_of(&name), store.find(&name)?) {
-        (Some(taken), _) => taken,
-        (None, None) => Found::Nothing,
-        (None, Some(slot)) => store.entry(slot, |entry| crate::kvm::adopt::found_in(&entry))?,
+    let found = match host.taker_of(&name) {
+        Some(taken) => taken,
+        None => crate::kvm::adopt::found(&host.pools, &host.pools.find(&name)?)?,
     };
     if let Claim::Denied(denied) = life::claim(&who, found) {
         let error = Error::from_errno(-denied.errno());
@@ -168,7 +173,7 @@ fn bind(host: &Host, bind: &Bind) -> Result {
 fn each(host: &Host, select: &Select, f: impl Fn(&crate::kvm::vm::Vm) -> Result) -> Result {
     if select.name[0] != 0 {
         let vm = if select.name[0] == b'#' {
-            host.holder_of(slot_of(host.store()?, &select.name)?)
+            host.holder_of(number_of(host, &select.name)?)
         } else {
             host.find(&Name::from_field(&select.name).map_err(|_| EINVAL)?)
         };
@@ -195,9 +200,10 @@ fn each(host: &Host, select: &Select, f: impl Fn(&crate::kvm::vm::Vm) -> Result)
 
 /// Gives up an image that nobody runs.
 fn discard(host: &Host, select: &Select) -> Result {
-    let store = host.store()?;
-    let slot = slot_of(store, &select.name)?;
-    if let Some(vm) = host.holder_of(slot) {
+    let number = number_of(host, &select.name)?;
+    let place = host.pools.at(number)?;
+    let (store, slot) = (place.store, place.slot);
+    if let Some(vm) = host.holder_of(number) {
         pr_err!("{}: cannot be discarded while it runs\n", vm.binding.name());
         return Err(EBUSY);
     }
@@ -217,7 +223,7 @@ fn discard(host: &Host, select: &Select) -> Result {
     let failed = |why| refused(fmt!("{named}: cannot be discarded"), why);
     // The name of an image that was set aside may be another VM's by now.
     let wanted = name.as_ref().filter(|_| !aside);
-    let image = host.unless_taken(wanted, slot, || {
+    let image = host.unless_taken(wanted, number, || {
         if damaged {
             store.discard_damaged(slot).map_err(failed)?;
             return Ok(None);
@@ -239,8 +245,8 @@ fn discard(host: &Host, select: &Select) -> Result {
     Ok(())
 }
 
-/// The slot that is meant: a name, or `#` and a number.
-fn slot_of(store: &Store, select: &[u8; abi::NAME_LEN]) -> Result<u32> {
+/// The slot that is meant, as all pools number theirs: by a name, or by `#` and that number.
+fn number_of(host: &Host, select: &[u8; abi::NAME_LEN]) -> Result<u32> {
     let end = select.iter().position(|&b| b == 0).unwrap_or(select.len());
     let text = select.get(..end).unwrap_or(&[]);
     if let Some(number) = text.strip_prefix(b"#") {
@@ -248,5 +254,9 @@ fn slot_of(store: &Store, select: &[u8; abi::NAME_LEN]) -> Result<u32> {
         return number.parse().map_err(|_| EINVAL);
     }
     let name = Name::new(text).map_err(|_| EINVAL)?;
-    store.find(&name)?.ok_or(ENOENT)
+    match host.pools.find(&name)? {
+        Named::Nobody => Err(ENOENT),
+        Named::One(place) => Ok(place.number()),
+        Named::Two(_) => Err(Error::from_errno(-Denied::Clash([0; 2]).errno())),
+    }
 }

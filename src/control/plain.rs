@@ -52,8 +52,7 @@ fn fill<T: Plain>(value: &mut MaybeUninit<T>, arg: usize) -> Result {
 /// Writes `value` to what the caller has at `arg`.
 pub(super) fn put<T: Plain>(arg: usize, value: &T) -> Result {
     // SAFETY: A `Plain` type has no padding.
-    let bytes =
-        unsafe { slice::from_raw_parts(ptr::from_ref(value).cast::<u8>(), size_of::<T>()) };
+    let bytes = unsafe { slice::from_raw_parts(ptr::from_ref(value).cast::<u8>(), size_of::<T>()) };
     UserSlice::new(UserPtr::from_addr(arg), size_of::<T>())
         .writer()
         .write_slice(bytes)

@@ -10,35 +10,33 @@ use crate::{
     life::Policy,
     pool::{
         device::Domain,
-        store::{header_of, is_aside, is_unsaved, Store},
-        NoPool,
+        store::{header_of, is_aside, is_unsaved},
+        Place,
     },
 };
 use kernel::{fmt::Write, prelude::*};
 
-/// The module and its pool.
-pub(super) fn info(host: &Host, info: &mut Info) {
+/// The module, and the pool whose number is in `info`.
+pub(super) fn info(host: &Host, info: &mut Info) -> Result {
     info.abi_version = ABI_VERSION;
     // Writing to a text field cannot fail: what does not fit is dropped.
     let _ = TextWriter::new(&mut info.module_version).write_str(crate::VERSION);
-    let Ok(store) = host.store() else {
-        let mut text = TextWriter::new(&mut info.text);
-        info.pool_state = match host.why_no_store() {
-            None | Some(NoPool::None) => pool_state::NONE,
-            Some(NoPool::Unusable(why)) => {
-                let _ = write!(text, "{why}");
-                pool_state::DAMAGED
-            }
-            Some(NoPool::Failed(e)) => {
-                let _ = write!(text, "looking for a pool failed: {e:?}");
-                pool_state::NONE
-            }
-        };
-        return;
+    info.pools = u16::try_from(host.pools.len())?;
+    let store = match host.pools.get(info.pool.into()) {
+        Some(Ok(store)) => store,
+        Some(Err(unusable)) => {
+            info.pool_state = pool_state::DAMAGED;
+            let device = unusable.device.to_str().unwrap_or("?");
+            let _ = TextWriter::new(&mut info.device).write_str(device);
+            let _ = write!(TextWriter::new(&mut info.text), "{unusable}");
+            return Ok(());
+        }
+        // The first is asked for to learn how many there are.
+        None if info.pool == 0 => return Ok(()),
+        None => return Err(EINVAL),
     };
     let geometry = store.pool.geometry();
-    let device = store.device.name.to_str().unwrap_or("?");
-    let _ = TextWriter::new(&mut info.device).write_str(device);
+    let _ = TextWriter::new(&mut info.device).write_str(store.device.label());
     info.pool_bytes = u64::from(geometry.data_granules()) * GRANULE;
     info.granules = geometry.data_granules();
     info.pool_uuid = *geometry.uuid();
@@ -58,16 +56,17 @@ pub(super) fn info(host: &Host, info: &mut Info) {
             let _ = write!(TextWriter::new(&mut info.text), "{why}");
         }
     }
+    Ok(())
 }
 
-/// The VM in `slot`.
-pub(super) fn vm(host: &Host, slot: u32, out: &mut abi::Vm) -> Result {
-    let store = host.store()?;
-    out.slot = slot;
+/// The VM in slot `number` of all pools.
+pub(super) fn vm(host: &Host, number: u32, out: &mut abi::Vm) -> Result {
+    let place = host.pools.at(number)?;
+    out.slot = number;
     // The entry of a VM that is here changes under its own lock, so it is asked itself.
-    match host.holder_of(slot) {
+    match host.holder_of(number) {
         Some(vm) => here(&vm, out),
-        None => at_rest(store, slot, out)?,
+        None => at_rest(&place, out)?,
     }
     let Ok(name) = crate::life::Name::from_field(&out.name) else {
         return Ok(());
@@ -106,8 +105,8 @@ fn here(vm: &Vm, out: &mut abi::Vm) {
 }
 
 /// An image that nobody runs.
-fn at_rest(store: &Store, slot: u32, out: &mut abi::Vm) -> Result {
-    store.entry(slot, |entry| {
+fn at_rest(place: &Place<'_>, out: &mut abi::Vm) -> Result {
+    place.look(|entry| {
         if let Some(header) = header_of(&entry) {
             describe(&header, out);
         }
@@ -130,7 +129,7 @@ fn at_rest(store: &Store, slot: u32, out: &mut abi::Vm) -> Result {
         };
     })?;
     if out.state == vm_state::SEALED {
-        sealed(store, slot, out);
+        sealed(place, out);
     }
     Ok(())
 }
@@ -158,12 +157,15 @@ fn describe(header: &HeaderView<'_>, out: &mut abi::Vm) {
 }
 
 /// What the record of a sealed VM tells.
-fn sealed(store: &Store, slot: u32, out: &mut abi::Vm) {
+fn sealed(place: &Place<'_>, out: &mut abi::Vm) {
     let info = (|| -> Result<_> {
-        let image = store.take(slot)?.ok_or(ENOENT)?;
+        let image = place.store.take(place.slot)?.ok_or(ENOENT)?;
         let record = image.record.ok_or(ENOENT)?;
         let mut buf = crate::pool::store::buffer(record.len())?;
-        let record = store.pool.read_record(&image.entry, &record, &mut buf)?;
+        let record = place
+            .store
+            .pool
+            .read_record(&image.entry, &record, &mut buf)?;
         let policy = Policy::from_bits(out.policy).unwrap_or_default();
         Ok((record.info(), Obstacles::in_record(&record, policy)))
     })();

@@ -9,12 +9,18 @@
 use crate::{
     abi::{self, vm_flag, vm_state, ImageBlock, Piece, PIECE_MAX, RECORD},
     format::{
-        place_areas, place_block, record::{kind, ITEM_LEN, VM_WIDE}, BlockFlags, Entry, HeaderBuilder,
-        HeaderView, Identity, Media, Record, RecordInfo, Refusal, BLOCKS_MAX, HEADER_LEN,
+        place_areas, place_block,
+        record::{kind, VM_WIDE},
+        BlockFlags, Entry, HeaderBuilder, HeaderView, Identity, Media, Record, RecordInfo, Refusal,
+        BLOCKS_MAX, HEADER_LEN,
     },
     host::{Held, Host},
+    kvm::restore::Failure,
     life::{Name, Policy},
-    pool::store::{buffer, refused, Store, Taken},
+    pool::{
+        store::{buffer, refused, Store, Taken},
+        Named,
+    },
     sys::task,
 };
 use kernel::{
@@ -28,6 +34,9 @@ const STEP: usize = 64 << 10;
 
 /// The most bytes of a record area that is brought here: more than VMs with as many vCPUs as KVM allows have.
 const AREA_MOST: u64 = 256 << 20;
+
+/// More bytes than what a platform says of its memory.
+const PLATFORM_MOST: u64 = 16 << 10;
 
 const _: () = assert!(abi::IMAGE_BLOCKS == BLOCKS_MAX as usize);
 
@@ -61,17 +70,18 @@ pub(super) struct In {
 }
 
 impl Transfer {
-    /// Holds the image in `slot`, which is `asked` for by name unless that is none, and describes it.
+    /// Holds the image in slot `number` of all pools, which is `asked` for by name unless that is none, and describes it.
     pub(super) fn hold(
         &mut self,
         host: &Arc<Host>,
-        slot: u32,
+        number: u32,
         asked: Option<&Name>,
         about: &mut abi::Image,
     ) -> Result {
         self.expect_none()?;
-        let store = host.store()?.clone();
-        let look = || store.take(slot)?.ok_or(ENOENT);
+        let place = host.pools.at(number)?;
+        let store = place.store.clone();
+        let look = || store.take(place.slot)?.ok_or(ENOENT);
         let whose = |image: &Taken| {
             let header = image.header.view();
             let name = (!image.entry.aside()).then(|| header.name());
@@ -81,7 +91,7 @@ impl Transfer {
         if !host.may_act_on(uid) {
             return Err(EPERM);
         }
-        let held = host.hold(name, Some(slot), uid)?;
+        let held = host.hold(name, Some(number), uid)?;
         // From now on it stays what it is, if it still is what was meant.
         let image = look()?;
         let meant = asked.is_none() || asked == name.as_ref();
@@ -122,20 +132,21 @@ impl Transfer {
         if !task::capable_admin() {
             return Err(EPERM);
         }
-        if about.area_bytes > AREA_MOST {
+        if about.area_bytes > AREA_MOST || about.record_bytes > AREA_MOST {
             return Err(E2BIG);
         }
-        let store = host.store()?.clone();
+        host.pools.check()?;
         let name = Name::from_field(&about.name).map_err(|_| EINVAL)?;
         let held = host.hold(Some(name), None, about.uid)?;
-        if store.find(&name)?.is_some() {
+        if !matches!(host.pools.find(&name)?, Named::Nobody) {
             pr_err!(
                 "{}: cannot be imported: there is one of that name\n",
                 name.as_str()
             );
             return Err(EEXIST);
         }
-        if let Some(slot) = store.find_vm(&about.uuid)? {
+        if let Some(place) = host.pools.find_vm(&about.uuid)? {
+            let slot = place.number();
             pr_err!(
                 "{}: cannot be imported: slot {slot} has that very VM, and two would believe they are one\n",
                 name.as_str()
@@ -152,23 +163,28 @@ impl Transfer {
         let blocks = usize::try_from(about.blocks)?;
         let blocks = about.block.get(..blocks).ok_or(EINVAL)?;
         let buf = buffer(STEP)?;
-        // As it was, for later records; and at least for this one, with what this platform says.
-        let platform = store.device.platform.item().len().saturating_add(ITEM_LEN + 8);
+        // As it was, for later records; and at least for this one, with what another platform says.
         let area = about
             .area_bytes
-            .max(about.record_bytes.saturating_add(platform as u64));
+            .max(about.record_bytes.saturating_add(PLATFORM_MOST));
         let mut header = HeaderBuilder::new(buffer(HEADER_LEN)?, &id)?;
         header.set_vcpus(about.vcpus);
         header.set_resumes(about.resumes);
-        let entry = store
-            .create(&mut header, |header, memory| {
+        let created = host.pools.create(
+            &mut header,
+            |_| Ok(()),
+            |header, memory| {
                 place_areas(header, memory, area)?;
                 for block in blocks {
                     place_block(header, memory, block.gpa, block.len, flags(block)?)?;
                 }
                 Ok(())
-            })
-            .map_err(|why| refused(fmt!("{}: cannot be imported", name.as_str()), why))?;
+            },
+        );
+        let (store, (), entry) = created.map_err(|why: Failure| {
+            pr_err!("{}: cannot be imported: {why}\n", name.as_str());
+            why.error
+        })?;
         *self = Transfer::In(In {
             store,
             name,
@@ -213,7 +229,11 @@ impl Transfer {
         };
         let failed = |why| refused(fmt!("{}: cannot be imported", name.as_str()), why);
         let area = header.view().areas().map(|area| area.len);
-        if piece.block != RECORD || piece.offset != 0 || piece.reserved != 0 || !area.iter().all(|&len| piece.len <= len) {
+        if piece.block != RECORD
+            || piece.offset != 0
+            || piece.reserved != 0
+            || !area.iter().all(|&len| piece.len <= len)
+        {
             return Err(EINVAL);
         }
         let len = usize::try_from(piece.len)?;
@@ -331,7 +351,9 @@ impl Drop for In {
         let name = self.name.as_str();
         match gone {
             Ok(()) => pr_warn!("{name}: its import was not finished: nothing is left of it\n"),
-            Err(why) => pr_err!("{name}: what was imported of it stays until the module is loaded again: {why}\n"),
+            Err(why) => pr_err!(
+                "{name}: what was imported of it stays until the module is loaded again: {why}\n"
+            ),
         }
     }
 }

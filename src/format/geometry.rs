@@ -78,6 +78,26 @@ impl Geometry {
         })
     }
 
+    /// The same pool on a device of another length.
+    fn with_len(&self, device_len: u64) -> Result<Self, Refusal> {
+        Geometry::new(device_len, self.slots, self.uuid, self.created_ns)
+    }
+
+    /// What both copies of a superblock say together. If they are the same but for the device's length, a
+    /// [`grow`](Pool::grow) was cut between them, and the longer counts: what it has more was zero, durably, before
+    /// it was written, and nobody was given anything while they differed.
+    fn of_copies(first: Self, second: Self) -> Result<Self, Refusal> {
+        let longer = if first.granules > second.granules {
+            first
+        } else {
+            second
+        };
+        match first.with_len(second.device_len) {
+            Ok(same) if same == second => Ok(longer),
+            _ => Err(Refusal::SuperblocksDiffer),
+        }
+    }
+
     /// The pool's UUID.
     pub fn uuid(&self) -> &[u8; 16] {
         &self.uuid
@@ -249,7 +269,7 @@ impl<M: Media> Pool<M> {
 
     /// Opens the pool on `media`, reading only. `page` is a scratch buffer of [`SUPERBLOCK_LEN`] bytes.
     ///
-    /// One good superblock is enough; two good ones must agree.
+    /// One good superblock is enough; two good ones must agree, but for an interrupted [`grow`](Self::grow).
     pub fn open(media: M, page: &mut [u8]) -> Result<Self, Refusal> {
         let (len, crc) = (page.len(), media.crc());
         let page = page.get_mut(..SUPERBLOCK_LEN).ok_or(Refusal::Buffer {
@@ -262,8 +282,7 @@ impl<M: Media> Pool<M> {
         };
         let [first, second] = SUPERBLOCK_AT;
         let (geometry, whole) = match (read(first), read(second)) {
-            (Ok(a), Ok(b)) if a == b => (a, true),
-            (Ok(_), Ok(_)) => return Err(Refusal::SuperblocksDiffer),
+            (Ok(a), Ok(b)) => (Geometry::of_copies(a, b)?, a == b),
             (Ok(good), Err(_)) | (Err(_), Ok(good)) => (good, false),
             // Damage says more than absence.
             (Err(Refusal::NotAPool), Err(why)) | (Err(why), Err(_)) => return Err(why),
@@ -281,9 +300,10 @@ impl<M: Media> Pool<M> {
         })
     }
 
-    /// Rewrites a damaged superblock copy from the good one. Says whether there was one.
+    /// Rewrites a damaged superblock copy from the good one, or the shorter of two from the longer. Says whether
+    /// there was one.
     ///
-    /// Crash: the good copy is rewritten as well, with the same bytes, which changes nothing.
+    /// Crash: the copy that counts is rewritten as well, with the same bytes, which changes nothing.
     pub fn heal(&mut self, page: &mut [u8]) -> Result<bool, Refusal> {
         if self.whole {
             return Ok(false);
@@ -296,6 +316,37 @@ impl<M: Media> Pool<M> {
         }
         self.whole = true;
         Ok(true)
+    }
+
+    /// Takes into the pool what its device has become longer by. Says how many granules that are. `progress` is
+    /// called with bytes done and bytes in all.
+    ///
+    /// Crash: the new granules are zero, durably, before a superblock has them, and one copy is whole and durable
+    /// before the other is written to. So what opens is the pool as it was, or with all of them.
+    pub fn grow(
+        &mut self,
+        page: &mut [u8],
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<u32, Refusal> {
+        self.heal(page)?;
+        let grown = self.geometry.with_len(self.media.len())?;
+        let (old, new) = (self.geometry.granules, grown.granules);
+        let all = u64::from(new.saturating_sub(old)) * GRANULE;
+        for granule in old..new {
+            progress(u64::from(granule - old) * GRANULE, all);
+            let at = u64::from(granule) * GRANULE;
+            self.media.zero(at, GRANULE)?;
+            self.media.flush(at, GRANULE)?;
+        }
+        self.media.fence();
+        progress(all, all);
+        if new > old {
+            self.geometry = grown;
+            self.whole = false;
+            // As `heal` would go on if it were interrupted here.
+            self.heal(page)?;
+        }
+        Ok(new.saturating_sub(old))
     }
 
     /// Where things are.

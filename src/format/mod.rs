@@ -22,6 +22,7 @@ mod place;
 pub mod record;
 mod record_writer;
 mod refusal;
+mod scrub;
 mod word;
 
 pub use alloc::{Allocator, Extent};

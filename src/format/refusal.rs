@@ -185,6 +185,19 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// Whether another pool may have what this one has not: room.
+    pub fn lacks_room(&self) -> bool {
+        matches!(
+            self,
+            Refusal::TableFull
+                | Refusal::PoolFull { .. }
+                | Refusal::Fragmented { .. }
+                | Refusal::PoolSuspect { .. }
+        )
+    }
+}
+
 impl From<Fault> for Refusal {
     fn from(fault: Fault) -> Self {
         Refusal::Media(fault)

@@ -27,7 +27,10 @@ use crate::{
         BlockFlags, EntryState, HeaderBuilder, Identity, Record, Refusal, BLOCKS_MAX, HEADER_LEN,
     },
     life::{self, Claim, Claimant, Denied, Found},
-    pool::store::{buffer, copied, header_of, is_unsaved, Store, Taken},
+    pool::{
+        store::{buffer, copied, header_of, is_unsaved, Taken},
+        Named, Place, Pools,
+    },
     ram::adopt::{self as ram, Backing, Ram},
     shadow::{Next, Replay},
     state::{
@@ -245,11 +248,10 @@ fn start_cold(vm: ArcBorrow<'_, Vm>, inner: &mut Inner, why: Failure) -> Outcome
     pr_warn!("{}: set aside: {why}\n", vm.binding.name());
     inner.resume = None;
     vm.set_slot(None);
-    let store = vm.host.store()?;
-    if let Some(slot) = store.find(vm.binding.id())? {
-        set_aside(store, slot)?;
+    if let Named::One(place) = vm.host.pools.find(vm.binding.id())? {
+        set_aside(&place)?;
     }
-    start_new(&vm, vm.into(), inner, store)
+    start_new(&vm, vm.into(), inner)
 }
 
 /// The VM does not run. The image, if there is one, is as it was.
@@ -272,16 +274,16 @@ fn decide(vm: ArcBorrow<'_, Vm>, inner: &mut Inner) -> Outcome<()> {
     if let Some(why) = inner.unsupported {
         return Err(Failure::new(EOPNOTSUPP, fmt!("it cannot be kept: {why}")));
     }
-    let store = vm
-        .host
-        .store()
+    let pools = &vm.host.pools;
+    pools
+        .check()
         .map_err(|e| Failure::new(e, fmt!("there is no usable pool: see 'nvhv check'")))?;
     if vm.host.going_down.load(Ordering::Relaxed) {
         return Err(Failure::new(ESHUTDOWN, fmt!("the host is going down")));
     }
     vm.host.await_ending(vm.binding.id());
     let this: Arc<Vm> = vm.into();
-    let found = match vm.host.claim_name(&this)? {
+    let named = match vm.host.claim_name(&this)? {
         Err(found) => {
             let claim = life::claim(&claimant(&vm), found);
             return Err(match claim {
@@ -289,25 +291,17 @@ fn decide(vm: ArcBorrow<'_, Vm>, inner: &mut Inner) -> Outcome<()> {
                 _ => Denied::Busy.into(),
             });
         }
-        Ok(()) => store.find(vm.binding.id())?,
+        Ok(()) => pools.find(vm.binding.id())?,
     };
-    let state = match found {
-        None => Found::Nothing,
-        Some(slot) => store.entry(slot, |entry| found_in(&entry))?,
-    };
-    match life::claim(&claimant(&vm), state) {
-        Claim::Denied(denied) => Err(denied.into()),
-        Claim::New => start_new(&vm, this, inner, store),
-        Claim::ColdStart => {
-            if let Some(slot) = found {
-                set_aside(store, slot)?;
-            }
-            start_new(&vm, this, inner, store)
+    match (life::claim(&claimant(&vm), found(pools, &named)?), named) {
+        (Claim::Denied(denied), _) => Err(denied.into()),
+        (Claim::New, _) => start_new(&vm, this, inner),
+        (Claim::ColdStart, Named::One(place)) => {
+            set_aside(&place)?;
+            start_new(&vm, this, inner)
         }
-        Claim::Resume => {
-            let slot = found.ok_or(ENOENT)?;
-            prepare_resume(&vm, inner, store, slot)
-        }
+        (Claim::Resume, Named::One(place)) => prepare_resume(&vm, inner, &place),
+        (Claim::ColdStart | Claim::Resume, _) => Err(ENOENT.into()),
     }
 }
 
@@ -320,7 +314,23 @@ fn claimant(vm: &Vm) -> Claimant {
 }
 
 /// What there is under a name, as `life` sees it.
-pub(crate) fn found_in(entry: &EntryState<'_>) -> Found {
+pub(crate) fn found(pools: &Pools, named: &Named<'_>) -> Result<Found> {
+    Ok(match named {
+        Named::Nobody if pools.may_hide() => Found::Unreadable,
+        Named::Nobody => Found::Nothing,
+        Named::One(place) => place.look(|entry| found_in(&entry))?,
+        Named::Two([a, b]) => {
+            let owner = |place: &Place<'_>| place.look(|entry| header_of(&entry).map(|h| h.uid()));
+            Found::Clash {
+                uids: [owner(a)?, owner(b)?],
+                slots: [a.number(), b.number()],
+            }
+        }
+    })
+}
+
+/// What an entry is, likewise.
+fn found_in(entry: &EntryState<'_>) -> Found {
     let uid = header_of(entry).map(|h| h.uid());
     match (entry, uid) {
         (EntryState::Sealed { .. }, Some(uid)) if is_unsaved(entry) => Found::Unsaved { uid },
@@ -333,9 +343,9 @@ pub(crate) fn found_in(entry: &EntryState<'_>) -> Found {
 }
 
 /// Takes the name from an image that cannot be resumed; its memory stays.
-fn set_aside(store: &Store, slot: u32) -> Outcome<()> {
-    let mut image = store.take(slot)?.ok_or(EBUSY)?;
-    Ok(store.pool.set_aside(&mut image.entry)?)
+fn set_aside(place: &Place<'_>) -> Outcome<()> {
+    let mut image = place.store.take(place.slot)?.ok_or(EBUSY)?;
+    Ok(place.store.pool.set_aside(&mut image.entry)?)
 }
 
 /// The blocks of RAM that the VMM presents.
@@ -372,8 +382,8 @@ fn check_backing(ram_blocks: &mut KVec<RamBlock>) -> Outcome<KVec<RamBlock>> {
     Ok(storage)
 }
 
-/// Gives a new VM its place in the pool and starts it.
-fn start_new(vm: &Vm, this: Arc<Vm>, inner: &mut Inner, store: &Arc<Store>) -> Outcome<()> {
+/// Gives a new VM its place in a pool and starts it.
+fn start_new(vm: &Vm, this: Arc<Vm>, inner: &mut Inner) -> Outcome<()> {
     let start = Instant::<Monotonic>::now();
     let mut ram_blocks = KVec::new();
     presented(inner, &mut ram_blocks)?;
@@ -402,20 +412,24 @@ fn start_new(vm: &Vm, this: Arc<Vm>, inner: &mut Inner, store: &Arc<Store>) -> O
     };
     let mut header = HeaderBuilder::new(buffer(HEADER_LEN)?, &identity)?;
     header.set_vcpus(vcpus as u32);
-    let ram = Ram::new(&store.device)?;
     let work = buffer(capture::WORK)?;
     let msrs = Msrs::of(vm, &scratch, &[])?;
     let has_run = migrate::has_run(vm, &scratch)?;
     // Last, so that nothing but a failed copy has to be undone in the pool.
-    let entry = store.create(&mut header, |header, memory| {
-        place_areas(header, memory, record_len as u64)?;
-        for block in ram_blocks.iter() {
-            place_block(header, memory, block.gpa, block.len, BlockFlags::NONE)?;
-        }
-        Ok(())
-    })?;
-    vm.set_slot(Some(entry.slot()));
+    let (store, ram, entry) = vm.host.pools.create::<_, Failure>(
+        &mut header,
+        |store| Ram::new(&store.device),
+        |header, memory| {
+            place_areas(header, memory, record_len as u64)?;
+            for block in ram_blocks.iter() {
+                place_block(header, memory, block.gpa, block.len, BlockFlags::NONE)?;
+            }
+            Ok(())
+        },
+    )?;
+    vm.set_slot(Some(store.number(entry.slot())));
     inner.image = Some(Image {
+        store,
         entry: Some(entry),
         header,
         ram,
@@ -424,11 +438,11 @@ fn start_new(vm: &Vm, this: Arc<Vm>, inner: &mut Inner, store: &Arc<Store>) -> O
         sealed: false,
     });
     inner.scratch = Some(scratch);
-    let done = fill_and_run(vm, this, inner, store, &ram_blocks, start);
+    let done = fill_and_run(vm, this, inner, &ram_blocks, start);
     match done {
         Ok(()) if has_run => vm.devices.configured_elsewhere(),
         Ok(()) => {}
-        Err(_) => abandon(vm, inner, store),
+        Err(_) => abandon(vm, inner),
     }
     done
 }
@@ -438,7 +452,6 @@ fn fill_and_run(
     vm: &Vm,
     this: Arc<Vm>,
     inner: &mut Inner,
-    store: &Store,
     ram_blocks: &[RamBlock],
     start: Instant<Monotonic>,
 ) -> Outcome<()> {
@@ -448,7 +461,7 @@ fn fill_and_run(
     let header = image.header.view();
     let mut pages = 0;
     for (block, from) in header.blocks().zip(ram_blocks) {
-        pages += ram::copy_in(&store.device, &header, &block, from.hva)?;
+        pages += ram::copy_in(&image.store.device, &header, &block, from.hva)?;
     }
     for (block, from) in header.blocks().zip(ram_blocks) {
         image.ram.map(&header, &block, from.hva)?;
@@ -459,7 +472,7 @@ fn fill_and_run(
     let ram_bytes = header.ram_bytes();
     Keeper::start(&this)?;
     let entry = image.entry.as_mut().ok_or(EIO)?;
-    store.pool.commit_live(entry, &mut image.header)?;
+    image.store.pool.commit_live(entry, &mut image.header)?;
     image.ram.open();
     inner.timings.adopt_ns = since(start);
     inner.timings.adopted_pages = pages;
@@ -476,7 +489,7 @@ fn fill_and_run(
 }
 
 /// A new VM failed half way: takes its entry and memory back.
-fn abandon(vm: &Vm, inner: &mut Inner, store: &Store) {
+fn abandon(vm: &Vm, inner: &mut Inner) {
     vm.keeper.abandon();
     vm.devices.end();
     let Some(mut image) = inner.image.take() else {
@@ -488,6 +501,7 @@ fn abandon(vm: &Vm, inner: &mut Inner, store: &Store) {
     };
     let header = image.header.view();
     // What cannot be finished now is finished when the module is loaded next.
+    let store = &image.store;
     let done = store.pool.begin_discard(&mut entry).and_then(|()| {
         if store.is_referenced(&header) {
             return Ok(());
@@ -500,12 +514,13 @@ fn abandon(vm: &Vm, inner: &mut Inner, store: &Store) {
 }
 
 /// Reads the record and compares what can be compared before the vCPUs are here.
-fn prepare_resume(vm: &Vm, inner: &mut Inner, store: &Store, slot: u32) -> Outcome<()> {
+fn prepare_resume(vm: &Vm, inner: &mut Inner, place: &Place<'_>) -> Outcome<()> {
+    let store = place.store;
     let Taken {
         entry,
         header,
         record,
-    } = store.take(slot)?.ok_or(EBUSY)?;
+    } = store.take(place.slot)?.ok_or(EBUSY)?;
     let sealed = record.ok_or(EBUSY)?;
     let owned = store
         .pool
@@ -562,8 +577,9 @@ fn prepare_resume(vm: &Vm, inner: &mut Inner, store: &Store, slot: u32) -> Outco
             fmt!("the image has {shape}; the VM presented has {is}"),
         ));
     }
-    vm.set_slot(Some(slot));
+    vm.set_slot(Some(place.number()));
     inner.resume = Some(Resume {
+        store: store.clone(),
         entry: Some(entry),
         header: Some(header),
         vcpus: shape.vcpus,
@@ -585,8 +601,8 @@ fn shape(record: &Record<'_>) -> Outcome<Shape> {
 /// is as it was sealed.
 fn begin_resume(vm: &Vm, inner: &mut Inner, replayer: u32) -> Outcome<()> {
     let start = Instant::<Monotonic>::now();
-    let store = vm.host.store()?.clone();
     let mut resume = inner.resume.take().ok_or(EIO)?;
+    let store = resume.store.clone();
     let (entry, mut header) = (
         resume.entry.take().ok_or(EIO)?,
         resume.header.take().ok_or(EIO)?,
@@ -630,11 +646,12 @@ fn begin_resume(vm: &Vm, inner: &mut Inner, replayer: u32) -> Outcome<()> {
     // Their processors were found to be the same.
     let first = record.items().find(|item| item.kind == abi::SET_MSRS);
     let msrs = Msrs::of(vm, &scratch, first.map_or(&[], |item| item.payload))?;
-    vm.set_slot(Some(entry.slot()));
+    vm.set_slot(Some(store.number(entry.slot())));
     inner.image = Some(Image {
+        ram: Ram::new(&store.device)?,
+        store,
         entry: Some(entry),
         header,
-        ram: Ram::new(&store.device)?,
         work,
         msrs,
         sealed: false,
@@ -673,7 +690,6 @@ fn script(record: &Record<'_>, kind: u32) -> Outcome<Replay<KVVec<u8>>> {
 fn finish_resume(vm: ArcBorrow<'_, Vm>, inner: &mut Inner, replayer: u32) -> Outcome<()> {
     let start = Instant::<Monotonic>::now();
     let this: Arc<Vm> = vm.into();
-    let store = vm.host.store()?.clone();
     let Inner {
         image,
         scratch,
@@ -700,7 +716,7 @@ fn finish_resume(vm: ArcBorrow<'_, Vm>, inner: &mut Inner, replayer: u32) -> Out
     let cause = record.info().cause;
     Keeper::start(&this)?;
     let entry = image.entry.as_mut().ok_or(EIO)?;
-    if let Err(why) = store.pool.commit_live(entry, &mut image.header) {
+    if let Err(why) = image.store.pool.commit_live(entry, &mut image.header) {
         vm.keeper.abandon();
         return Err(why.into());
     }

@@ -119,13 +119,13 @@ pub(super) fn seal(vm: &Vm, occasion: &Occasion) -> Result {
     let (Some(image), Some(scratch)) = (image, scratch) else {
         return Err(ESRCH);
     };
-    let store = vm.host.store()?;
     if image.sealed {
         // I/O that was on its way when it was sealed may have arrived since. What cannot be written is in the log.
         let _ = slots::sync_storage(vm, vmm_slots, &image.ram);
-        return write_back(store);
+        return write_back(&image.store);
     }
     let Image {
+        store,
         entry,
         header,
         ram,

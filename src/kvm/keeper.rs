@@ -486,8 +486,8 @@ fn thaw(vm: &Vm) -> Result {
         return Ok(());
     }
     let entry = image.entry.as_mut().ok_or(ESRCH)?;
-    vm.host
-        .store()?
+    image
+        .store
         .pool
         .commit_live(entry, &mut image.header)
         .map_err(|why| {
@@ -535,16 +535,12 @@ fn end(vm: &Vm, exit: Exit, since_ns: u64, drilled: bool) -> bool {
         }
         Verdict::Discard(_) => {
             let mut inner = vm.inner.lock();
-            let begun = inner
-                .image
-                .as_mut()
-                .and_then(|image| image.entry.as_mut())
-                .ok_or(ESRCH)
-                .and_then(|entry| {
-                    vm.host.store()?.pool.begin_discard(entry).map_err(|why| {
-                        crate::pool::store::refused(fmt!("{name}: cannot be discarded"), why)
-                    })
-                });
+            let begun = inner.image.as_mut().ok_or(ESRCH).and_then(|image| {
+                let entry = image.entry.as_mut().ok_or(ESRCH)?;
+                image.store.pool.begin_discard(entry).map_err(|why| {
+                    crate::pool::store::refused(fmt!("{name}: cannot be discarded"), why)
+                })
+            });
             if begun.is_ok() {
                 pr_info!("{name}: {verdict}\n");
             }
@@ -557,7 +553,6 @@ fn end(vm: &Vm, exit: Exit, since_ns: u64, drilled: bool) -> bool {
 /// flight outlives its process.
 fn finish_discard(vm: &Vm) {
     const PATIENCE_MS: u32 = 60_000;
-    let Ok(store) = vm.host.store() else { return };
     let Some(mut image) = vm.inner.lock().image.take() else {
         return;
     };
@@ -566,7 +561,7 @@ fn finish_discard(vm: &Vm) {
     };
     let header = image.header.view();
     let mut waited = 0;
-    while store.is_referenced(&header) {
+    while image.store.is_referenced(&header) {
         if waited >= PATIENCE_MS {
             pr_warn!(
                 "{}: I/O still holds its memory: it is freed when the module is loaded next\n",
@@ -578,7 +573,7 @@ fn finish_discard(vm: &Vm) {
         unsafe { c::nvhv_msleep(10) };
         waited += 10;
     }
-    if let Err(why) = store.finish_discard(entry, &header) {
+    if let Err(why) = image.store.finish_discard(entry, &header) {
         pr_err!("{}: cannot be discarded: {why}\n", vm.binding.name());
     }
 }

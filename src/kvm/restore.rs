@@ -32,7 +32,7 @@ const RFLAGS_IF: u64 = 1 << 9;
 /// Why a record cannot be given to this VM.
 pub(crate) struct Failure {
     /// What KVM_RUN returns.
-    pub(super) error: Error,
+    pub(crate) error: Error,
     /// In words; nothing if there is no memory for them.
     why: Option<CString>,
 }

@@ -232,7 +232,6 @@ fn replace_phantom(
 /// The VMM has put other memory in the place of RAM. At the bottom of the guest's memory that is a reset of
 /// the VM: nothing of what the guest had set up is there any more.
 fn refill(vm: &Vm, image: &mut Image, slot: &Slot) -> Result {
-    let store = vm.host.store()?;
     let header = image.header.view();
     let mut blocks = header.blocks();
     let same = |b: &Block| (b.gpa, b.len) == (slot.gpa, slot.size);
@@ -240,7 +239,9 @@ fn refill(vm: &Vm, image: &mut Image, slot: &Slot) -> Result {
     if slot.gpa == 0 {
         vm.devices.reset();
     }
-    image.ram.refill(&store.device, &header, &block, slot.hva)?;
+    image
+        .ram
+        .refill(&image.store.device, &header, &block, slot.hva)?;
     pr_info!(
         "{}: its VMM has replaced the RAM at guest {:#x}\n",
         vm.binding.name(),
@@ -251,7 +252,7 @@ fn refill(vm: &Vm, image: &mut Image, slot: &Slot) -> Result {
 
 /// Gives RAM that appears after adoption its place in the pool.
 fn place_late(vm: &Vm, image: &mut Image, slot: &Slot) -> Result {
-    let store = vm.host.store()?;
+    let store = &image.store;
     let entry = image.entry.as_mut().ok_or(EIO)?;
     let header = &mut image.header;
     let block = store

@@ -22,6 +22,7 @@ use crate::{
     host::{Binding, Host},
     life::Exit,
     outage::{emergency, signals::Watch},
+    pool::store::Store,
     queue,
     ram::adopt::Ram,
     shadow::Replay,
@@ -41,7 +42,7 @@ use kernel::{
     sync::{aref::ARef, Arc, ArcBorrow, CondVar, Mutex},
 };
 
-/// No entry of the pool.
+/// No slot of any pool.
 const NO_SLOT: u32 = u32::MAX;
 
 /// Where a VM is in its life.
@@ -58,8 +59,10 @@ pub(crate) enum Phase {
     Ended = 3,
 }
 
-/// A VM's image in the pool.
+/// A VM's image in its pool.
 pub(crate) struct Image {
+    /// The pool, which has all of it.
+    pub(crate) store: Arc<Store>,
     /// The handle on its entry; `None` once the entry was given up.
     pub(crate) entry: Option<Entry>,
     /// Its header as it was committed last.
@@ -76,6 +79,8 @@ pub(crate) struct Image {
 
 /// A sealed image that is on its way back.
 pub(crate) struct Resume {
+    /// The pool that it is in.
+    pub(crate) store: Arc<Store>,
     /// Its entry and header, until they are the VM's.
     pub(crate) entry: Option<Entry>,
     pub(crate) header: Option<HeaderBuilder<KVVec<u8>>>,
@@ -133,7 +138,7 @@ pub(crate) struct Vm {
     phase: AtomicU32,
     /// With `Phase::Refused`: what KVM_RUN returns.
     refusal: AtomicU32,
-    /// The entry of the pool that is its image, or `NO_SLOT`.
+    /// The slot of its image, as all pools number theirs, or `NO_SLOT`.
     slot: AtomicU32,
     /// Our files that are open.
     open_files: AtomicU32,
@@ -227,12 +232,12 @@ impl Vm {
         Ok(())
     }
 
-    /// Whether its image is entry `slot` of the pool.
+    /// Whether its image is in slot `slot` of all pools.
     pub(crate) fn holds_slot(&self, slot: u32) -> bool {
         self.slot.load(Ordering::Acquire) == slot
     }
 
-    /// Notes which entry of the pool is its image.
+    /// Notes in which slot of all pools its image is.
     pub(crate) fn set_slot(&self, slot: Option<u32>) {
         self.slot.store(slot.unwrap_or(NO_SLOT), Ordering::Release);
     }

@@ -51,6 +51,15 @@ pub enum Found {
         /// Its owner.
         uid: u32,
     },
+    /// Images in two pools.
+    Clash {
+        /// Their owners, as far as they can be read.
+        uids: [Option<u32>; 2],
+        /// Their slots, as all pools number theirs.
+        slots: [u32; 2],
+    },
+    /// Nothing, but there is a pool, or an entry of one, that cannot be read.
+    Unreadable,
     /// An image that is being discarded.
     Discarding,
     /// A damaged entry; its owner if that much can be read.
@@ -90,6 +99,10 @@ pub enum Denied {
     Unsaved,
     /// It is damaged.
     Damaged,
+    /// There are two of it, in these slots.
+    Clash([u32; 2]),
+    /// It may be where nothing can be read.
+    Unreadable,
     /// It is being discarded.
     Discarding,
 }
@@ -101,22 +114,26 @@ pub fn may_act_on(uid: u32, admin: bool, owner: u32) -> bool {
 
 /// Decides what `who` gets when it claims a name under which there is `found`.
 pub fn claim(who: &Claimant, found: Found) -> Claim {
-    let owner = match found {
+    let cold = who.policy.has(Policy::TORN_COLD);
+    let owners = match found {
         Found::Nothing => return Claim::New,
+        Found::Unreadable if cold => return Claim::New,
+        Found::Unreadable => return Claim::Denied(Denied::Unreadable),
         Found::Discarding => return Claim::Denied(Denied::Discarding),
         Found::Here { uid }
         | Found::Copied { uid }
         | Found::Sealed { uid }
         | Found::Mismatch { uid }
         | Found::Torn { uid }
-        | Found::Unsaved { uid } => Some(uid),
-        Found::Damaged { uid } => uid,
+        | Found::Unsaved { uid } => [Some(uid), None],
+        Found::Damaged { uid } => [uid, None],
+        Found::Clash { uids, .. } => uids,
     };
     // Whose it is comes first: another user does not learn the state of the image either.
-    if owner.is_some_and(|owner| !may_act_on(who.uid, who.admin, owner)) {
+    let mut owners = owners.into_iter().flatten();
+    if owners.any(|owner| !may_act_on(who.uid, who.admin, owner)) {
         return Claim::Denied(Denied::NotOwner);
     }
-    let cold = who.policy.has(Policy::TORN_COLD);
     match found {
         Found::Sealed { .. } => Claim::Resume,
         Found::Torn { .. } | Found::Mismatch { .. } | Found::Unsaved { .. } if cold => {
@@ -127,8 +144,12 @@ pub fn claim(who: &Claimant, found: Found) -> Claim {
         Found::Unsaved { .. } => Claim::Denied(Denied::Unsaved),
         // Setting it aside would need a header that can be rewritten.
         Found::Damaged { .. } => Claim::Denied(Denied::Damaged),
+        // Which of them is the one that counts, nobody but their owner can say.
+        Found::Clash { slots, .. } => Claim::Denied(Denied::Clash(slots)),
         Found::Copied { .. } => Claim::Denied(Denied::Copied),
-        Found::Nothing | Found::Discarding | Found::Here { .. } => Claim::Denied(Denied::Busy),
+        Found::Nothing | Found::Unreadable | Found::Discarding | Found::Here { .. } => {
+            Claim::Denied(Denied::Busy)
+        }
     }
 }
 
@@ -138,11 +159,13 @@ impl Denied {
         const EPERM: i32 = 1;
         const EBUSY: i32 = 16;
         const EXDEV: i32 = 18;
+        const ENOTUNIQ: i32 = 76;
         const EUCLEAN: i32 = 117;
         match self {
             Denied::Busy | Denied::Copied | Denied::Discarding => EBUSY,
             Denied::NotOwner => EPERM,
-            Denied::Torn | Denied::Unsaved | Denied::Damaged => EUCLEAN,
+            Denied::Torn | Denied::Unsaved | Denied::Damaged | Denied::Unreadable => EUCLEAN,
+            Denied::Clash(_) => ENOTUNIQ,
             Denied::Mismatch => EXDEV,
         }
     }
@@ -151,6 +174,10 @@ impl Denied {
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Denied::Clash([a, b]) => {
+                return write!(f, "two pools have an image of this name, #{a} and #{b}: 'nvhv show' both, and 'nvhv discard' one of them by its number");
+            }
+            Denied::Unreadable => "a pool or an entry that cannot be read may have an image of this name: see 'nvhv check'; 'nvhv run --policy torn=cold' starts a new VM all the same",
             Denied::Busy => "it is running already: one VM per name",
             Denied::Copied => "it is being exported, imported or dumped: wait until that is done",
             Denied::NotOwner => "it belongs to another user",

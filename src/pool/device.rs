@@ -47,6 +47,8 @@ pub(crate) struct Device {
     pub(crate) memory: Memory,
     /// How stores become durable.
     pub(crate) domain: Domain,
+    /// The NUMA node that it is on; -1 if there are none.
+    pub(crate) node: i32,
     /// What the platform says of its memory.
     pub(crate) platform: Platform,
     /// The region's `deep_flush`, where it has flush hints.
@@ -58,23 +60,18 @@ pub(crate) struct Device {
 const REGIONS: u32 = 32;
 const DEVICES: u32 = 16;
 
-/// Calls `try_it` on every devdax device there is until it returns something.
-pub(crate) fn find<T>(mut try_it: impl FnMut(Device) -> Option<T>) -> Result<Option<T>> {
+/// Calls `f` with the name of every devdax device there is, and the device if it can be claimed.
+pub(crate) fn each(mut f: impl FnMut(CString, Result<Device>) -> Result) -> Result {
     for region in 0..REGIONS {
         for number in 0..DEVICES {
-            let name = CString::try_from_fmt(fmt!("dax{region}.{number}"))?;
-            match Device::claim(name) {
-                Ok(device) => {
-                    if let Some(found) = try_it(device) {
-                        return Ok(Some(found));
-                    }
-                }
+            let name = || CString::try_from_fmt(fmt!("dax{region}.{number}"));
+            match Device::claim(name()?) {
                 Err(e) if e == ENOENT || e == ENXIO => {}
-                Err(e) => pr_warn!("cannot use dax{region}.{number}: {e:?}\n"),
+                claimed => f(name()?, claimed)?,
             }
         }
     }
-    Ok(None)
+    Ok(())
 }
 
 impl Device {
@@ -100,8 +97,11 @@ impl Device {
             FileRef::open(&attr.ok()?, c::O_RDWR).ok()
         });
         let platform = Platform::of(dir, start, len)?;
+        let mut buf = [0; 16];
+        let node = line(fmt!("{dir}/numa_node"), &mut buf)?.and_then(|node| node.parse().ok());
         Ok(Self {
             deep_flush,
+            node: node.unwrap_or(-1),
             memory: Memory::claim(start, len, domain, &platform.bad)?,
             platform,
             name,

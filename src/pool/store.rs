@@ -83,6 +83,8 @@ pub(crate) struct Taken {
 /// An open pool.
 #[pin_data]
 pub(crate) struct Store {
+    /// The number of its first slot among those of all pools.
+    first: u32,
     /// The device it is on.
     pub(crate) device: Arc<Device>,
     /// Its entries and the commit protocol.
@@ -129,9 +131,10 @@ pub(crate) fn refused(what: fmt::Arguments<'_>, why: Refusal) -> Error {
 }
 
 impl Store {
-    /// Opens the pool on `device`, finishing what a crash interrupted.
+    /// Opens the pool on `device`, finishing what a crash interrupted. Its slots are numbered from `first` on.
     pub(crate) fn open(
         device: Device,
+        first: u32,
     ) -> core::result::Result<Arc<Self>, (Error, Option<Refusal>)> {
         let other = |e: Error| (e, None);
         let refusal = |why: Refusal| (Error::from_errno(-why.errno()), Some(why));
@@ -162,6 +165,7 @@ impl Store {
         };
         Arc::pin_init(
             pin_init!(Self {
+                first,
                 device,
                 pool,
                 table <- new_mutex!(table, "nvhv_pool_table"),
@@ -169,6 +173,11 @@ impl Store {
             GFP_KERNEL,
         )
         .map_err(other)
+    }
+
+    /// The number of `slot` among those of all pools.
+    pub(crate) fn number(&self, slot: u32) -> u32 {
+        self.first.saturating_add(slot)
     }
 
     /// Works with the memory that VMs may get. What `f` hands out, it also commits: nobody else

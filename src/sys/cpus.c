@@ -114,6 +114,7 @@ int nvhv_cpus_written_back(void) { return atomic_read(&written_back); }
 void nvhv_wbinvd(void) { wbinvd(); }
 void nvhv_touch_watchdogs(void) { touch_nmi_watchdog(); }
 int nvhv_this_cpu(void) { return raw_smp_processor_id(); }
+int nvhv_this_node(void) { return numa_node_id(); }
 
 void nvhv_irq_enable(void) { local_irq_enable(); }
 

@@ -27,6 +27,7 @@ void nvhv_wbinvd(void);
 void nvhv_touch_watchdogs(void);
 
 int nvhv_this_cpu(void);
+int nvhv_this_node(void);
 void nvhv_irq_enable(void);
 /* Current comes before others from now on, unless it is the idle task. */
 void nvhv_hurry(void);

@@ -33,6 +33,12 @@ pub(crate) fn wake_others() -> u32 {
     unsafe { c::nvhv_cpus_wake_others() }
 }
 
+/// The NUMA node of the CPU that this runs on, where it can change; -1 if there are none.
+pub(crate) fn node() -> i32 {
+    // SAFETY: May be called anywhere.
+    unsafe { c::nvhv_this_node() }
+}
+
 /// The CPU that this runs on; without meaning where that can change.
 pub(crate) fn this() -> u32 {
     // SAFETY: May be called anywhere.

@@ -27,6 +27,14 @@ impl Image {
         }
     }
 
+    /// The same bytes on a device of `len` bytes.
+    pub fn longer(&self, len: u64) -> Self {
+        Image {
+            len,
+            pages: self.pages.clone(),
+        }
+    }
+
     /// The aligned word at `at`.
     pub fn word(&self, at: u64) -> u64 {
         let mut word = [0; 8];

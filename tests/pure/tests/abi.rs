@@ -14,6 +14,8 @@ fn offsets() {
     assert_eq!(offset_of!(Info, device), 40);
     assert_eq!(offset_of!(Info, pool_uuid), 88);
     assert_eq!(offset_of!(Info, slots), 108);
+    assert_eq!(offset_of!(Info, pool), 116);
+    assert_eq!(offset_of!(Info, pools), 118);
     assert_eq!(offset_of!(Info, text), 120);
     assert_eq!(offset_of!(Bind, policy), 64);
     assert_eq!(offset_of!(Vm, uuid), 72);

@@ -4,7 +4,10 @@
 //! cut can leave loads as what was there before the operation or as what is there after it, and
 //! never as a wrong resume; the other VM of the pool does not notice.
 
-use nvhv_pure::format::{place_block, BlockFlags, Media, RecordInfo, Refusal, State, GRANULE};
+use nvhv_pure::format::{
+    place_block, BlockFlags, Media, RecordInfo, Refusal, State, GRANULE, SUPERBLOCK_AT,
+    SUPERBLOCK_LEN, TABLE_AT,
+};
 use nvhv_pure_tests::cache::Cached;
 use nvhv_pure_tests::image::Image;
 use nvhv_pure_tests::vm::{self, Alloc, Holds, Vm, DEVICE, SLOTS};
@@ -13,6 +16,9 @@ type Pool = nvhv_pure::format::Pool<Cached>;
 
 /// Images looked at per moment.
 const LIMIT: u64 = 1500;
+
+/// The same, where looking takes long.
+const FEW: u64 = 60;
 
 /// Slot of the VM that nothing happens to, and the number in its RAM.
 const OTHER: u32 = 2;
@@ -384,4 +390,148 @@ fn format() {
         });
     }
     assert!(old > 0 && none > 0 && new > 0, "{old} {none} {new}");
+}
+
+/// How long the device of [`pool`] becomes.
+const GROWN: u64 = DEVICE + 2 * GRANULE;
+
+/// What somebody else has left there.
+fn litter(image: &Image, from: u64, to: u64) {
+    for at in (from..to).step_by(GRANULE as usize / 2) {
+        image.write_word(at, 0xbad).expect("writes");
+    }
+}
+
+fn grow(device: &Cached) -> u32 {
+    let mut pool = nvhv_pure::format::Pool::open(device, &mut vm::page()).expect("opens");
+    let gained = pool.grow(&mut vm::page(), &mut |_, _| {});
+    gained.expect("grows")
+}
+
+/// Granules of the pool that opens from `image`, also once it is healed, and healed before or not.
+fn granules(image: &Image) -> u32 {
+    check(image);
+    let mut pool = vm::open(image.clone()).expect("opens").0;
+    let granules = pool.geometry().granules();
+    pool.heal(&mut vm::page()).expect("heals");
+    check(pool.media());
+    let healed = vm::open(pool.media().clone()).expect("opens").0;
+    assert_eq!(healed.geometry().granules(), granules);
+    granules
+}
+
+/// A growth leaves the old pool or the new one, whose new memory is zero whatever was there; and so does the one
+/// that goes on where a cut came between the two superblocks.
+#[test]
+fn growth() {
+    let (old, new) = ((DEVICE / GRANULE) as u32, (GROWN / GRANULE) as u32);
+    let image = pool().longer(GROWN);
+    litter(&image, DEVICE, GROWN);
+    let mut between = Vec::new();
+    let device = Cached::new(image);
+    device.watch();
+    assert_eq!(grow(&device), 2);
+    let (before, after) = (page_at(&pool(), 0), page_at(&device.now(), 0));
+    let (mut olds, mut news) = (0, 0);
+    for (i, moment) in device.moments().iter().enumerate() {
+        moment.images(FEW, i as u64, |image| {
+            match granules(image) {
+                n if n == old => olds += 1,
+                n if n == new => news += 1,
+                n => panic!("moment {i}: {n} granules"),
+            }
+            let copies = SUPERBLOCK_AT.map(|at| page_at(image, at));
+            if copies == [after.clone(), before.clone()] {
+                between.push(image.clone());
+            }
+        });
+    }
+    assert!(olds > 0 && news > 0, "{olds} {news}");
+    let image = between.pop().expect("a cut between the superblocks");
+    let device = Cached::new(image);
+    device.watch();
+    assert_eq!(grow(&device), 0);
+    for (i, moment) in device.moments().iter().enumerate() {
+        moment.images(FEW, i as u64, |image| assert_eq!(granules(image), new));
+    }
+    let [first, second] = SUPERBLOCK_AT.map(|at| page_at(&device.now(), at));
+    assert_eq!(first, second);
+}
+
+fn page_at(image: &Image, at: u64) -> Vec<u8> {
+    let mut page = vec![0; SUPERBLOCK_LEN];
+    image.read(at, &mut page).expect("reads");
+    page
+}
+
+/// To zero free memory that is not, and to give up a damaged entry, harms nobody else wherever it is cut, and can be done
+/// again.
+#[test]
+fn repair() {
+    let (pool, mut alloc) = vm::open(pool()).expect("opens");
+    sealed_on(&pool, &mut alloc);
+    let image = pool.media().clone();
+    let entry = TABLE_AT;
+    // A bit of the commit word: it may own anything.
+    image.flip(entry + 5, 1);
+    let device = Cached::new(image);
+    device.watch();
+    mend(&device);
+    let (mut damaged, mut nothing) = (0, 0);
+    for (i, moment) in device.moments().iter().enumerate() {
+        moment.images(FEW, i as u64, |image| {
+            let (pool, alloc) = vm::open(image.clone()).expect("opens");
+            let other = vm::holds(&pool, &alloc, OTHER);
+            assert_eq!(other, Holds::Whole(OTHER_NUMBER, 0));
+            match vm::holds(&pool, &alloc, 0) {
+                Holds::Damaged(_) => damaged += 1,
+                Holds::Leftover | Holds::Nothing => nothing += 1,
+                other => panic!("moment {i}: {other:?}"),
+            }
+            mend(image);
+            assert_eq!(check(image), Holds::Nothing);
+        });
+    }
+    assert!(damaged > 0 && nothing > 0, "{damaged} {nothing}");
+
+    // Free memory that is not zero.
+    let image = self::pool();
+    let last = DEVICE - GRANULE;
+    litter(&image, last, DEVICE);
+    let device = Cached::new(image);
+    device.watch();
+    mend(&device);
+    for (i, moment) in device.moments().iter().enumerate() {
+        moment.images(LIMIT, i as u64, |image| {
+            let (pool, alloc) = vm::open(image.clone()).expect("opens");
+            let other = vm::holds(&pool, &alloc, OTHER);
+            assert_eq!(other, Holds::Whole(OTHER_NUMBER, 0));
+        });
+    }
+    assert!(device.now().is_zero(last, GRANULE));
+    check(&device.now());
+}
+
+/// A sealed VM in slot 0.
+fn sealed_on(pool: &nvhv_pure::format::Pool<Image>, alloc: &mut Alloc) {
+    let mut vm = vm::start(pool, alloc, 0, "vm", 1).expect("starts");
+    vm::seal(pool, &mut vm, 1).expect("seals");
+}
+
+/// As `nvhv repair --force` does it.
+fn mend<M: Media>(media: M) {
+    let (mut pool, mut alloc) = vm::open(media).expect("opens");
+    let buf = &mut vm::buffer();
+    pool.heal(&mut vm::page()).expect("heals");
+    pool.tidy(&mut alloc, buf).expect("tidies");
+    if matches!(vm::holds(&pool, &alloc, 0), Holds::Damaged(_)) {
+        if alloc.suspect().is_some() {
+            let refused = pool.scrub(&alloc, &mut [0; 4096], &mut |_, _| {});
+            assert_eq!(refused, Err(Refusal::PoolSuspect { slot: 0 }));
+        }
+        let bits = pool.discard_damaged(0, alloc, buf).expect("discards");
+        alloc = pool.survey(bits, buf).expect("surveys");
+    }
+    pool.scrub(&alloc, &mut [0; 65_536], &mut |_, _| {})
+        .expect("scrubs");
 }

@@ -3,7 +3,7 @@
 //! Damage: every wrong bit of every structure is found, and never makes one valid state another.
 
 use nvhv_pure::format::{
-    Media, Refusal, ENTRY_LEN, GRANULE, SUPERBLOCK_AT, SUPERBLOCK_LEN, TABLE_AT,
+    Media, Pool, Refusal, ENTRY_LEN, GRANULE, SUPERBLOCK_AT, SUPERBLOCK_LEN, TABLE_AT,
 };
 use nvhv_pure_tests::image::Image;
 use nvhv_pure_tests::vm::{self, Holds, DEVICE};
@@ -78,6 +78,48 @@ fn superblocks_that_differ() {
     image.write(SUPERBLOCK_AT[1], &page).expect("writes");
     let why = vm::open(image).err();
     assert_eq!(why, Some(Refusal::SuperblocksDiffer));
+}
+
+/// Two good copies that differ in the device's length are a growth that was cut; in anything else besides, they are
+/// not, and nor is one for which the device is too short.
+#[test]
+fn superblocks_of_two_lengths() {
+    let make = |len, slots, uuid, created| {
+        let image = Image::new(len);
+        let done = Pool::format(
+            &image,
+            slots,
+            uuid,
+            created,
+            &mut vm::page(),
+            &mut |_, _| {},
+        );
+        done.expect("formats");
+        let mut page = vm::page();
+        image.read(0, &mut page).expect("reads");
+        page
+    };
+    let longer = DEVICE + GRANULE;
+    let (old, new) = (make(DEVICE, 3, [7; 16], 1), make(longer, 3, [7; 16], 1));
+    let open = |len, first: &[u8], second: &[u8]| {
+        let image = Image::new(len);
+        image.write(SUPERBLOCK_AT[0], first).expect("writes");
+        image.write(SUPERBLOCK_AT[1], second).expect("writes");
+        vm::open(image).map(|(pool, _)| pool.geometry().device_len())
+    };
+    assert_eq!(open(longer, &old, &new), Ok(longer));
+    assert_eq!(open(longer, &new, &old), Ok(longer));
+    assert!(matches!(
+        open(DEVICE, &old, &new),
+        Err(Refusal::DeviceShrunk { .. })
+    ));
+    for other in [
+        make(longer, 4, [7; 16], 1),
+        make(longer, 3, [8; 16], 1),
+        make(longer, 3, [7; 16], 2),
+    ] {
+        assert_eq!(open(longer, &old, &other), Err(Refusal::SuperblocksDiffer));
+    }
 }
 
 #[test]

@@ -169,6 +169,15 @@ fn claims() {
             Claim::ColdStart,
         ),
         (
+            Found::Clash {
+                uids: [Some(uid), None],
+                slots: [1, 4096],
+            },
+            denied(Denied::Clash([1, 4096])),
+            denied(Denied::Clash([1, 4096])),
+        ),
+        (Found::Unreadable, denied(Denied::Unreadable), Claim::New),
+        (
             Found::Discarding,
             denied(Denied::Discarding),
             denied(Denied::Discarding),
@@ -201,6 +210,14 @@ fn another_user_gets_nothing_and_learns_nothing() {
         Found::Mismatch { uid },
         Found::Unsaved { uid },
         Found::Damaged { uid: Some(uid) },
+        Found::Clash {
+            uids: [Some(uid), Some(ME)],
+            slots: [0, 1],
+        },
+        Found::Clash {
+            uids: [None, Some(uid)],
+            slots: [0, 1],
+        },
     ];
     for found in theirs {
         for policy in [Policy::default(), Policy::TORN_COLD] {
@@ -229,6 +246,8 @@ fn denials_have_their_errno() {
         (Denied::Mismatch, 18),
         (Denied::Unsaved, 117),
         (Denied::Discarding, 16),
+        (Denied::Clash([0, 1]), 76),
+        (Denied::Unreadable, 117),
     ];
     for (denied, errno) in errnos {
         assert_eq!(denied.errno(), errno);

@@ -2,11 +2,13 @@
 
 //! `nvhv check`: which prerequisites hold, and how to mend the others.
 
+use crate::bad;
 use crate::cli;
 use crate::device::{Device, PATH};
 use crate::failure::Failure;
 use crate::text;
-use nvhv_pure::abi::pool_state;
+use crate::vm::Vm;
+use nvhv_pure::abi::{pool_state, Info};
 use nvhv_pure::format::GRANULE;
 use nvhv_pure::state::platform;
 use serde::Serialize;
@@ -28,7 +30,7 @@ struct Check {
 
 /// Checks all, from the ground up.
 pub fn check(args: &cli::Check) -> Result<(), Failure> {
-    let checks = [
+    let mut checks = vec![
         kernel(),
         signing(),
         kvm(),
@@ -38,10 +40,9 @@ pub fn check(args: &cli::Check) -> Result<(), Failure> {
         saved(),
         module(),
         same_version(),
-        pool(),
-        after_panic(),
-        by_itself(),
     ];
+    checks.extend(pools());
+    checks.extend([after_panic(), by_itself()]);
     if args.json {
         let json = serde_json::to_string_pretty(&checks);
         println!("{}", json.map_err(|e| Failure::Refused(e.to_string()))?);
@@ -244,36 +245,94 @@ fn same_version() -> Check {
     }
 }
 
-fn pool() -> Check {
-    let info = Device::open().and_then(|device| device.info());
-    let state = info
-        .as_ref()
-        .map_or(pool_state::NONE, |info| info.pool_state);
-    let found = match &info {
-        Err(_) => "unknown".into(),
-        Ok(info) if state == pool_state::GOOD => format!(
-            "{}: {}, {} free",
-            text::field(&info.device),
-            text::bytes(info.pool_bytes),
-            text::bytes(info.free_bytes)
-        ),
-        Ok(info) => text::field(&info.text),
+/// Each pool, and what is wrong with what is in it.
+fn pools() -> Vec<Check> {
+    let told = Device::open().and_then(|device| Ok((device.pools()?, Vm::all(&device)?)));
+    let (pools, vms) = match told {
+        Ok((pools, vms)) if !pools.is_empty() => (pools, vms),
+        told => {
+            return vec![Check {
+                what: "pool",
+                holds: false,
+                required: true,
+                found: if told.is_ok() { "none" } else { "unknown" }.into(),
+                mend: "'rmmod nvhv; nvhv format DEVICE; insmod nvhv.ko'",
+            }]
+        }
     };
+    let is_good = |pool: &Info| pool.pool_state == pool_state::GOOD;
+    // Who has one that is good can work.
+    let required = !pools.iter().any(is_good);
+    let of_each = pools.iter().flat_map(|pool| {
+        let health = health(pool, &vms);
+        std::iter::once(usable(pool, required)).chain(health)
+    });
+    of_each.collect()
+}
+
+fn usable(pool: &Info, required: bool) -> Check {
+    let device = text::field(&pool.device);
+    let good = pool.pool_state == pool_state::GOOD;
     Check {
         what: "pool",
-        holds: state == pool_state::GOOD,
-        required: true,
-        found,
-        mend: match state {
+        holds: good,
+        required,
+        found: match good {
+            true => format!(
+                "{device}: {}, {} free",
+                text::bytes(pool.pool_bytes),
+                text::bytes(pool.free_bytes)
+            ),
+            false => format!("{device}: {}", text::field(&pool.text)),
+        },
+        mend: match pool.pool_state {
             pool_state::SUSPECT => {
                 "'nvhv list' names the damaged entry; 'nvhv discard #SLOT --force' gives it up"
             }
-            pool_state::DAMAGED => {
-                "restore the device, or give all its VMs up: 'nvhv format --force'"
-            }
-            _ => "'rmmod nvhv; nvhv format DEVICE; insmod nvhv.ko'",
+            _ => "'nvhv repair DEVICE' says more; restore the device, or give all its VMs up: 'nvhv format --force'",
         },
     }
+}
+
+/// What a pool that can be used has of bad memory, and of images that cannot be resumed.
+fn health(pool: &Info, vms: &[Vm]) -> Option<Check> {
+    if pool.pool_state == pool_state::DAMAGED {
+        return None;
+    }
+    let device = text::field(&pool.device);
+    let mut wrong = Vec::new();
+    match bad::runs(&device) {
+        Ok(runs) if runs.is_empty() => {}
+        Ok(runs) => {
+            let len = runs.iter().map(|run| run.len).sum();
+            wrong.push(format!("{} in bad blocks", text::bytes(len)));
+        }
+        Err(error) => wrong.push(error.to_string()),
+    }
+    let here = || vms.iter().filter(|vm| vm.device == device);
+    type Is = fn(&Vm) -> bool;
+    let kinds: [(&str, Is); 4] = [
+        ("unsaved", |vm| vm.unsaved),
+        ("torn", |vm| vm.state == "torn"),
+        ("damaged", |vm| vm.state == "damaged"),
+        ("with a name that another pool has, too", |vm| vm.clash),
+    ];
+    for (kind, is) in kinds {
+        let handles: Vec<_> = here().filter(|vm| is(vm)).map(Vm::handle).collect();
+        if !handles.is_empty() {
+            wrong.push(format!("{} {kind}: {}", handles.len(), handles.join(" ")));
+        }
+    }
+    Some(Check {
+        what: "pool health",
+        holds: wrong.is_empty(),
+        required: false,
+        found: match wrong.is_empty() {
+            true => format!("{device}: nothing is wrong"),
+            false => format!("{device}: {}", wrong.join(", ")),
+        },
+        mend: "such images are not resumed: 'nvhv show' says why, 'nvhv discard' gives up; bad blocks: 'ndctl clear-errors'",
+    })
 }
 
 /// A host that stands still after a panic has sealed its VMs, but does not come back to resume them.

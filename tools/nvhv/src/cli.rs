@@ -25,6 +25,10 @@ Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 the module is not ther
 pub enum Verb {
     /// Make an empty pool on a devdax device
     Format(Format),
+    /// Let a pool have what its device has become larger by; the module must not hold it
+    Grow(Grow),
+    /// Mend what can be mended of a pool without a guess, and say what cannot; the module must not hold it
+    Repair(Repair),
     /// Run an unmodified VMM whose VM has a name, and resume that VM if there is an image of it
     Run(Run),
     /// List the VMs of the pool
@@ -72,6 +76,21 @@ pub struct Format {
     #[arg(long, value_name = "N", default_value_t = nvhv_pure::format::SLOTS_DEFAULT)]
     pub vm_slots: u32,
     /// Destroy the pool that is on the device, with its VMs
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Args)]
+pub struct Grow {
+    /// The device, such as /dev/dax0.0
+    pub device: PathBuf,
+}
+
+#[derive(Args)]
+pub struct Repair {
+    /// The device, such as /dev/dax0.0
+    pub device: PathBuf,
+    /// Discard images that are damaged, rather than only say what could be lost with them
     #[arg(long)]
     pub force: bool,
 }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Persistent memory mapped into this process, for `format`. One of two files here with `unsafe`.
+//! Persistent memory mapped into this process, for `format`, `grow` and `repair`. One of two files here with `unsafe`.
 
+use crate::bad;
 use memmap2::{MmapOptions, MmapRaw};
 use nvhv_pure::format::{Crc, Fault, Media, RecordRoom, GRANULE};
+use nvhv_pure::state::platform::Run;
 use std::arch::x86_64::{_mm_clflush, _mm_mfence};
 use std::fs::{self, File};
 use std::io;
@@ -17,6 +19,8 @@ const LINE: u64 = 64;
 /// A devdax device, or an ordinary file in its place, mapped whole.
 pub struct Mapped {
     map: MmapRaw,
+    /// What is not to be touched.
+    bad: Vec<Run>,
 }
 
 impl Mapped {
@@ -43,11 +47,31 @@ impl Mapped {
         }
         // CAST: this tool is for 64-bit machines.
         let map = MmapOptions::new().len(len as usize).map_raw(&file)?;
-        Ok(Mapped { map })
+        let bad = Vec::new();
+        Ok(Mapped { map, bad })
+    }
+
+    /// As [`open`](Self::open); what the platform calls bad is neither read nor written.
+    pub fn open_sparing_bad(path: &Path) -> io::Result<Self> {
+        let mut mapped = Mapped::open(path)?;
+        if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
+            mapped.bad = bad::runs(name)?;
+        }
+        Ok(mapped)
+    }
+
+    /// What is bad, in bytes from the start.
+    pub fn bad(&self) -> &[Run] {
+        &self.bad
     }
 
     /// The address of `at`, once `at..at + len` was found to be inside.
     fn address(&self, at: u64, len: u64) -> Result<*mut u8, Fault> {
+        if let Some(run) = self.bad.iter().find_map(|run| run.within(at, len)) {
+            return Err(Fault {
+                at: at.saturating_add(run.at),
+            });
+        }
         match at.checked_add(len) {
             // CAST: inside a mapping.
             Some(end) if end <= self.len() => Ok(self.map.as_mut_ptr().wrapping_add(at as usize)),

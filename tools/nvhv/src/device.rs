@@ -3,11 +3,13 @@
 //! `/dev/nvhv`: the module's ioctls as functions. One of two files here with `unsafe`.
 
 use crate::failure::Failure;
+use crate::text;
 use nix::errno::Errno;
 use nvhv_pure::abi;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
 /// The module's device.
 pub const PATH: &str = "/dev/nvhv";
@@ -49,9 +51,26 @@ impl Device {
         Ok(Device { file })
     }
 
-    /// The module and its pool.
+    /// The module, and its first pool if there is one.
     pub fn info(&self) -> Result<abi::Info, Failure> {
-        let mut info = abi::Info::ZERO;
+        self.info_of(0)
+    }
+
+    /// All pools, those that cannot be used among them.
+    pub fn pools(&self) -> Result<Vec<abi::Info>, Failure> {
+        let first = self.info()?;
+        let mut pools = vec![first; first.pools.min(1).into()];
+        for pool in 1..first.pools {
+            pools.push(self.info_of(pool)?);
+        }
+        Ok(pools)
+    }
+
+    fn info_of(&self, pool: u16) -> Result<abi::Info, Failure> {
+        let mut info = abi::Info {
+            pool,
+            ..abi::Info::ZERO
+        };
         // SAFETY: the argument is what the ioctl's number says it is.
         let done = unsafe { ioctl::info(self.file.as_raw_fd(), &mut info) };
         match done {
@@ -65,7 +84,7 @@ impl Device {
         }
     }
 
-    /// What slot `slot` holds.
+    /// What slot `slot` of all pools holds.
     pub fn vm(&self, slot: u32) -> Result<abi::Vm, Failure> {
         let mut vm = abi::Vm {
             slot,
@@ -79,8 +98,13 @@ impl Device {
 
     /// All VMs there are.
     pub fn vms(&self) -> Result<Vec<abi::Vm>, Failure> {
-        let all: Result<Vec<_>, _> = (0..self.info()?.slots).map(|slot| self.vm(slot)).collect();
-        let mut all = all?;
+        let mut all = Vec::new();
+        for pool in self.pools()? {
+            let first = u32::from(pool.pool) * abi::SLOTS_PER_POOL;
+            for slot in first..first + pool.slots {
+                all.push(self.vm(slot)?);
+            }
+        }
         all.retain(|vm| vm.state != abi::vm_state::EMPTY);
         Ok(all)
     }
@@ -207,6 +231,25 @@ fn piece(block: u32, offset: u64, address: u64, len: usize) -> abi::Piece {
     }
 }
 
+/// Refuses a device that the module holds. One whose pool the module cannot use, it does not hold.
+pub fn not_held(path: &Path) -> Result<(), Failure> {
+    let pools = Device::open().and_then(|device| device.pools());
+    let held = pools.into_iter().flatten().any(|pool| {
+        let usable = pool.pool_state != abi::pool_state::DAMAGED;
+        usable
+            && path
+                .file_name()
+                .is_some_and(|name| *name == *text::field(&pool.device))
+    });
+    if held {
+        return Err(Failure::Refused(format!(
+            "{}: the module holds it: unload the module first ('rmmod nvhv')",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
 /// A refusal of the module, with what an errno means here.
 pub fn refused(what: &str, error: Errno) -> Failure {
     let why = match error {
@@ -216,6 +259,7 @@ pub fn refused(what: &str, error: Errno) -> Failure {
         Errno::ENODEV => "there is no pool: make one with 'nvhv format' and load the module again",
         Errno::ENOENT => return Failure::NoVm(format!("{what}: there is no such VM")),
         Errno::ENOSPC => "the pool is full",
+        Errno::ENOTUNIQ => "two pools have an image of this name: see 'nvhv list'",
         Errno::EEXIST => "there is a VM of that name",
         Errno::ENOTUNIQ => {
             "it is here already, under another name: two of one VM would believe they are one"

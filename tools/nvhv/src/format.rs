@@ -4,7 +4,7 @@
 
 use crate::cli::Format;
 use crate::dax::Mapped;
-use crate::device::Device;
+use crate::device::not_held;
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::text;
@@ -18,14 +18,7 @@ use uuid::Uuid;
 pub fn format(args: &Format) -> Result<(), Failure> {
     let name = args.device.display();
     let refused = |why: &dyn std::fmt::Display| Failure::Refused(format!("{name}: {why}"));
-    if let Ok(info) = Device::open().and_then(|device| device.info()) {
-        let held = text::field(&info.device);
-        if args.device.file_name().is_some_and(|name| *name == *held) {
-            return Err(refused(
-                &"the module holds it: unload the module first ('rmmod nvhv')",
-            ));
-        }
-    }
+    not_held(&args.device)?;
     let media = Mapped::open(&args.device).map_err(|error| refused(&error))?;
     if !args.force {
         match Pool::open(&media, &mut [0; SUPERBLOCK_LEN]) {

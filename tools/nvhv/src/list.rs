@@ -7,23 +7,28 @@ use crate::device::Device;
 use crate::failure::Failure;
 use crate::vm::{user, Vm};
 use crate::{table, text};
-use nvhv_pure::abi::Info;
+use nvhv_pure::abi::{pool_state, Info, SLOTS_PER_POOL};
 use serde_json::{json, Value};
+use uuid::Uuid;
 
 const HEAD: [&str; 10] = [
     "NAME", "STATE", "RAM", "POOL", "VCPUS", "OWNER", "PID", "SEALED", "CAUSE", "RESUMES",
 ];
 
+/// One more if there are several pools.
+const DEVICE: &str = "DEVICE";
+
 /// A number as text.
 type Words = fn(u64) -> String;
 
-/// Lists the VMs of the pool.
+/// Lists the VMs of all pools.
 pub fn list(args: &List) -> Result<(), Failure> {
     let device = Device::open()?;
     let info = device.info()?;
-    let vms: Vec<Vm> = device.vms()?.iter().map(Vm::from).collect();
+    let pools = device.pools()?;
+    let vms = Vm::all(&device)?;
     if args.json {
-        println!("{:#}", as_json(&info, &vms));
+        println!("{:#}", as_json(&info, &pools, &vms));
         return Ok(());
     }
     let (size, time): (Words, Words) = if args.exact {
@@ -32,8 +37,9 @@ pub fn list(args: &List) -> Result<(), Failure> {
         (text::bytes, text::time)
     };
     let none = || String::from("-");
+    let several = pools.len() > 1;
     let row = |vm: &Vm| {
-        vec![
+        let mut row = vec![
             vm.handle(),
             vm.state_text(),
             size(vm.ram_bytes),
@@ -48,14 +54,51 @@ pub fn list(args: &List) -> Result<(), Failure> {
             vm.sealed_ns.map_or_else(none, time),
             vm.cause.clone().unwrap_or_else(none),
             vm.resumes.to_string(),
-        ]
+        ];
+        row.extend(several.then(|| vm.device.clone()));
+        row
     };
     let rows: Vec<_> = vms.iter().map(row).collect();
-    table::print(&HEAD, &rows, args.plain);
+    let mut head = HEAD.to_vec();
+    head.extend(several.then_some(DEVICE));
+    table::print(&head, &rows, args.plain);
+    for pool in pools
+        .iter()
+        .filter(|pool| pool.pool_state != pool_state::GOOD)
+    {
+        let device = text::field(&pool.device);
+        eprintln!(
+            "nvhv: the pool on {device} is {}: {}",
+            state(pool),
+            text::field(&pool.text)
+        );
+    }
     Ok(())
 }
 
-fn as_json(info: &Info, vms: &[Vm]) -> Value {
+/// The state of a pool in a word.
+fn state(pool: &Info) -> &'static str {
+    match pool.pool_state {
+        pool_state::GOOD => "good",
+        pool_state::SUSPECT => "suspect",
+        pool_state::DAMAGED => "damaged",
+        _ => "unknown",
+    }
+}
+
+fn as_json(info: &Info, pools: &[Info], vms: &[Vm]) -> Value {
+    let of_each = pools.iter().map(|pool| {
+        json!({
+            "device": text::field(&pool.device),
+            "state": state(pool),
+            "uuid": Uuid::from_bytes(pool.pool_uuid).to_string(),
+            "bytes": pool.pool_bytes,
+            "free_bytes": pool.free_bytes,
+            "first_slot": u32::from(pool.pool) * SLOTS_PER_POOL,
+            "slots": pool.slots,
+            "text": text::field(&pool.text),
+        })
+    });
     json!({
         "version": 1,
         "pool": {
@@ -64,6 +107,7 @@ fn as_json(info: &Info, vms: &[Vm]) -> Value {
             "free_bytes": info.free_bytes,
             "slots": info.slots,
         },
+        "pools": of_each.collect::<Vec<_>>(),
         "vms": vms,
     })
 }
@@ -77,6 +121,10 @@ mod tests {
     #[test]
     fn json_is_as_its_schema_says() {
         let vms = samples::all().map(|vm| Vm::from(&vm));
-        assert_described("list", &as_json(&Info::ZERO, &vms));
+        let pool = Info {
+            pool_state: pool_state::GOOD,
+            ..Info::ZERO
+        };
+        assert_described("list", &as_json(&Info::ZERO, &[pool], &vms));
     }
 }

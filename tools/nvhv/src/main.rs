@@ -2,9 +2,10 @@
 
 //! `nvhv`: virtual machines that outlive their host.
 //!
-//! Everything but `format` is a conversation with the module over `/dev/nvhv` (`docs/abi.md`).
-//! `format` writes an empty pool to a device that the module does not hold.
+//! Everything but `format`, `grow` and `repair` is a conversation with the module over `/dev/nvhv`
+//! (`docs/abi.md`). Those write to a device that the module does not hold.
 
+mod bad;
 mod check;
 mod cli;
 mod dax;
@@ -16,11 +17,13 @@ mod events;
 mod failure;
 mod format;
 mod generate;
+mod grow;
 mod image;
 mod launch;
 mod list;
 mod metrics;
 mod progress;
+mod repair;
 mod resume;
 mod run;
 mod select;
@@ -39,6 +42,8 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Format(args) => format::format(&args),
+        Verb::Grow(args) => grow::grow(&args),
+        Verb::Repair(args) => repair::repair(&args),
         Verb::Run(args) => run::run(&args),
         Verb::List(args) => list::list(&args),
         Verb::Show(args) => show::show(&args),

@@ -20,8 +20,7 @@ const STATES: [&str; 5] = ["live", "sealed", "torn", "discarding", "damaged"];
 /// Prints the metrics, or puts them into a file in one step.
 pub fn metrics(args: &Metrics) -> Result<(), Failure> {
     let device = Device::open()?;
-    let vms: Vec<Vm> = device.vms()?.iter().map(Vm::from).collect();
-    let page = page(&device.info()?, &vms);
+    let page = page(&device.info()?, &device.pools()?, &Vm::all(&device)?);
     match &args.output {
         None => print!("{page}"),
         Some(path) => put(path, &page)
@@ -78,34 +77,60 @@ impl<'a> Metric<'a> {
     }
 }
 
-fn page(info: &Info, vms: &[Vm]) -> String {
+fn page(info: &Info, pools: &[Info], vms: &[Vm]) -> String {
     let mut page = String::new();
-    let domain = match info.persistence {
-        persistence::CPU_CACHE => "cpu_cache",
-        persistence::MEMORY_CONTROLLER => "memory_controller",
-        _ => "unknown",
-    };
-    let (version, device) = (text::field(&info.module_version), text::field(&info.device));
-    Metric::new(&mut page, "info", "gauge", "The module and its pool.").put(
-        &[
-            ("version", &version),
-            ("device", &device),
-            ("persistence_domain", domain),
-        ],
-        1.0,
-    );
-    let good = info.pool_state == pool_state::GOOD;
-    Metric::new(
-        &mut page,
-        "pool_good",
-        "gauge",
-        "Whether new VMs get memory from the pool.",
-    )
-    .put(&[], f64::from(u8::from(good)));
-    Metric::new(&mut page, "pool_bytes", "gauge", "What VMs may own.")
-        .put(&[], info.pool_bytes as f64);
-    Metric::new(&mut page, "pool_free_bytes", "gauge", "What nobody owns.")
-        .put(&[], info.free_bytes as f64);
+    let version = text::field(&info.module_version);
+    let mut metric = Metric::new(&mut page, "info", "gauge", "The module and its pools.");
+    if pools.is_empty() {
+        let none = [
+            ("version", &*version),
+            ("device", ""),
+            ("persistence_domain", "unknown"),
+        ];
+        metric = metric.put(&none, 1.0);
+    }
+    for pool in pools {
+        let domain = match pool.persistence {
+            persistence::CPU_CACHE => "cpu_cache",
+            persistence::MEMORY_CONTROLLER => "memory_controller",
+            _ => "unknown",
+        };
+        let device = text::field(&pool.device);
+        metric = metric.put(
+            &[
+                ("version", &version),
+                ("device", &device),
+                ("persistence_domain", domain),
+            ],
+            1.0,
+        );
+    }
+    let good = |pool: &Info| f64::from(u8::from(pool.pool_state == pool_state::GOOD));
+    let bytes = |pool: &Info| pool.pool_bytes as f64;
+    let free = |pool: &Info| pool.free_bytes as f64;
+    let all_good = pools.iter().map(good).reduce(f64::min).unwrap_or(0.0);
+    let help = "Whether new VMs get memory from all pools.";
+    Metric::new(&mut page, "pool_good", "gauge", help).put(&[], all_good);
+    let sum = pools.iter().map(bytes).sum();
+    Metric::new(&mut page, "pool_bytes", "gauge", "What VMs may own.").put(&[], sum);
+    let sum = pools.iter().map(free).sum();
+    Metric::new(&mut page, "pool_free_bytes", "gauge", "What nobody owns.").put(&[], sum);
+    type OfPool<'a> = &'a dyn Fn(&Info) -> f64;
+    let of_each: [(&'static str, &str, OfPool<'_>); 3] = [
+        ("device_good", "As pool_good, of one pool.", &good),
+        ("device_bytes", "As pool_bytes, of one pool.", &bytes),
+        (
+            "device_free_bytes",
+            "As pool_free_bytes, of one pool.",
+            &free,
+        ),
+    ];
+    for (name, help, value) in of_each {
+        let mut metric = Metric::new(&mut page, name, "gauge", help);
+        for pool in pools {
+            metric = metric.put(&[("device", &text::field(&pool.device))], value(pool));
+        }
+    }
     let mut metric = Metric::new(
         &mut page,
         "vm_state",
@@ -217,10 +242,18 @@ mod tests {
             ..abi::Vm::ZERO
         };
         vm.name[..3].copy_from_slice(b"a-b");
-        let page = page(&info, &[Vm::from(&vm)]);
+        let mut damaged = Info {
+            pool: 1,
+            pool_state: pool_state::DAMAGED,
+            ..Info::ZERO
+        };
+        damaged.device[..6].copy_from_slice(b"dax1.0");
+        let page = page(&info, &[info, damaged], &[Vm::from(&vm)]);
         for line in [
             "nvhv_info{version=\"\",device=\"dax0.0\",persistence_domain=\"unknown\"} 1",
-            "nvhv_pool_good 1",
+            "nvhv_pool_good 0",
+            "nvhv_device_good{device=\"dax0.0\"} 1",
+            "nvhv_device_good{device=\"dax1.0\"} 0",
             "nvhv_pool_bytes 4194304",
             "nvhv_vm_state{vm=\"a-b\",state=\"sealed\"} 1",
             "nvhv_vm_state{vm=\"a-b\",state=\"live\"} 0",

@@ -54,7 +54,7 @@ fn enabled() -> Result<Vec<Launch>, Failure> {
     let device = Device::open()?;
     let own = nix::unistd::geteuid();
     let mut launches = Vec::new();
-    for vm in device.vms()?.iter().map(Vm::from) {
+    for vm in Vm::all(&device)? {
         if vm.aside || is_here(&vm) || !own.is_root() && own.as_raw() != vm.uid {
             continue;
         }
@@ -83,6 +83,11 @@ fn hindrance(vm: &Vm) -> Option<String> {
     let cold = vm.policy.contains(&"torn=cold");
     match vm.state {
         _ if is_here(vm) => Some("it runs".into()),
+        _ if vm.clash => Some(format!(
+            "two pools have an image of this name, and this is {} on {}: see 'nvhv list'",
+            vm.handle(),
+            vm.device
+        )),
         "sealed" if !vm.unsaved || cold => None,
         "torn" if cold => None,
         _ => Some(format!(

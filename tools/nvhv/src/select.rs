@@ -25,8 +25,8 @@ pub fn discard(args: &Discard) -> Result<(), Failure> {
     }
     let done = device.discard(&select(&args.name)?);
     done.map_err(|error| explained(&device, &args.name, error))?;
-    // Of one that was set aside the name may be another VM's by now. There may be no record.
-    if !vm.aside {
+    // The name may be another image's: of one that was set aside, or in another pool. There may be no record.
+    if !vm.aside && !vm.clash {
         let _ = Store::of(vm.uid).remove(&vm.name);
     }
     Ok(())

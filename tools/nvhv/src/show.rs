@@ -41,7 +41,7 @@ pub fn show(args: &Show) -> Result<(), Failure> {
     let t = &vm.timings;
     let line = |what: &str, value: String| println!("{what:<10} {value}");
     line("name", vm.name.clone());
-    line("slot", vm.slot.to_string());
+    line("slot", format!("{} on {}", vm.slot, vm.device));
     line("state", vm.state_text());
     if let Some(refusal) = &vm.refusal {
         line("refused", refusal.text.clone());

@@ -61,13 +61,16 @@ pub fn top(args: &Top) -> Result<(), Failure> {
 
 fn look(device: &Device, usages: &mut Usages) -> Result<Vec<String>, Failure> {
     let info = device.info()?;
-    let vms: Vec<Vm> = device.vms()?.iter().map(Vm::from).collect();
+    let pools = device.pools()?;
+    let vms = Vm::all(device)?;
     let shares = usages.look(vms.iter().filter_map(|vm| vm.pid));
     let vms = vms.into_iter().map(|vm| {
         let share = vm.pid.and_then(|pid| shares.get(&pid).copied());
         (vm, share)
     });
-    Ok(page(&info, vms.collect()))
+    let mut page = page(&info, vms.collect());
+    page.splice(1..1, pools.iter().skip(1).map(pool));
+    Ok(page)
 }
 
 /// A page: the pool, then the VMs with their shares of the processors. Those that are here come first, the busiest first of all.

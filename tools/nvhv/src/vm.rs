@@ -6,7 +6,7 @@
 use crate::device::Device;
 use crate::failure::Failure;
 use crate::text;
-use nvhv_pure::abi::{self, vm_flag, vm_state};
+use nvhv_pure::abi::{self, pool_state, vm_flag, vm_state};
 use nvhv_pure::life::{Cause, Policy};
 use serde::Serialize;
 use uuid::Uuid;
@@ -16,6 +16,8 @@ use uuid::Uuid;
 pub struct Vm {
     pub name: String,
     pub slot: u32,
+    /// The device of its pool.
+    pub device: String,
     pub state: &'static str,
     pub frozen: bool,
     pub aside: bool,
@@ -25,6 +27,8 @@ pub struct Vm {
     pub partial: bool,
     /// The platform did not save it.
     pub unsaved: bool,
+    /// Another pool has an image of this name: neither is resumed.
+    pub clash: bool,
     pub uuid: String,
     pub uid: u32,
     pub pid: Option<i32>,
@@ -70,6 +74,7 @@ impl From<&abi::Vm> for Vm {
         Vm {
             name: text::field(&vm.name),
             slot: vm.slot,
+            device: String::new(),
             state: match vm.state {
                 vm_state::EMPTY => "empty",
                 vm_state::LIVE => "live",
@@ -84,6 +89,7 @@ impl From<&abi::Vm> for Vm {
             unkept: vm.flags & vm_flag::UNKEPT != 0,
             partial: vm.flags & vm_flag::PARTIAL != 0,
             unsaved: vm.flags & vm_flag::UNSAVED != 0,
+            clash: false,
             uuid: Uuid::from_bytes(vm.uuid).to_string(),
             uid: vm.uid,
             pid: (vm.pid != 0).then_some(vm.pid),
@@ -118,7 +124,7 @@ impl From<&abi::Vm> for Vm {
 impl Vm {
     /// Its name, or `#` and its slot if the name does not lead to it.
     pub fn handle(&self) -> String {
-        if self.name.is_empty() || self.aside {
+        if self.name.is_empty() || self.aside || self.clash {
             format!("#{}", self.slot)
         } else {
             self.name.clone()
@@ -130,25 +136,55 @@ impl Vm {
         let aside = if self.aside { ",aside" } else { "" };
         let state = if self.frozen { "frozen" } else { self.state };
         let saved = if self.unsaved { ",unsaved" } else { "" };
+        let clash = if self.clash { ",clash" } else { "" };
         let kept = match (self.unkept, self.partial) {
             (true, _) => ",unkept",
             (_, true) => ",partial",
             _ => "",
         };
-        format!("{state}{aside}{saved}{kept}")
+        format!("{state}{aside}{saved}{clash}{kept}")
+    }
+
+    /// All VMs of all pools.
+    pub fn all(device: &Device) -> Result<Vec<Vm>, Failure> {
+        let pools = device.pools()?;
+        let vms = device.vms()?;
+        let named = |vm: &abi::Vm| vm.name[0] != 0 && vm.flags & vm_flag::ASIDE == 0;
+        let made = vms.iter().map(|vm| {
+            let pool = pools.get((vm.slot / abi::SLOTS_PER_POOL) as usize);
+            let others = vms.iter().filter(|other| other.slot != vm.slot);
+            Vm {
+                device: pool.map_or_else(String::new, |pool| text::field(&pool.device)),
+                clash: named(vm) && others.clone().any(|o| named(o) && o.name == vm.name),
+                ..Vm::from(vm)
+            }
+        });
+        Ok(made.collect())
     }
 
     /// Finds a VM by name or slot.
     pub fn find(device: &Device, which: &str) -> Result<Vm, Failure> {
-        let vms = device.vms()?;
         let slot = which.strip_prefix('#').map(str::parse);
-        let found = vms.iter().find(|vm| match &slot {
+        let mut found = Vm::all(device)?;
+        found.retain(|vm| match &slot {
             Some(slot) => slot.as_ref() == Ok(&vm.slot),
-            None => text::field(&vm.name) == which && vm.flags & vm_flag::ASIDE == 0,
+            None => vm.name == which && !vm.aside,
         });
-        found
-            .map(Vm::from)
-            .ok_or_else(|| Failure::NoVm(format!("{which}: there is no such VM")))
+        let pools = device.pools()?;
+        match (found.pop(), found.pop()) {
+            (Some(vm), None) => Ok(vm),
+            (Some(b), Some(a)) => Err(Failure::Refused(format!(
+                "{which}: two pools have an image of this name: say '#{}' for that on {}, or '#{}' for that on {}",
+                a.slot, a.device, b.slot, b.device
+            ))),
+            (None, _) => Err(Failure::NoVm(match pools.iter().find(|p| p.pool_state != pool_state::GOOD) {
+                None => format!("{which}: there is no such VM"),
+                Some(pool) => format!(
+                    "{which}: there is no such VM in a pool that can be read: see 'nvhv check' for that on {}",
+                    text::field(&pool.device)
+                ),
+            })),
+        }
     }
 }
 

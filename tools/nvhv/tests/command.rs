@@ -80,6 +80,67 @@ fn format_refuses() {
     assert!(bytes.iter().all(|&b| b == 0));
 }
 
+/// What the command prints.
+fn prints(args: &[&str]) -> String {
+    ends_with(0, args);
+    String::from_utf8(nvhv(args).stdout).expect("text")
+}
+
+#[test]
+fn grow() {
+    let device = Device::new("growing", 16 << 20);
+    ends_with(1, &["grow", device.path()]);
+    ends_with(0, &["format", device.path()]);
+    let whole = prints(&["grow", device.path()]);
+    assert!(whole.contains("all of the device"), "{whole}");
+    let mut bytes = fs::read(&device.0).expect("reads");
+    bytes.resize(24 << 20, 0xee);
+    fs::write(&device.0, &bytes).expect("writes");
+    let output = nvhv(&["grow", device.path()]);
+    let said = String::from_utf8(output.stdout).expect("text");
+    assert!(
+        output.status.success() && said.contains("20 MiB for up to 64 VMs: 8 MiB more"),
+        "{said}"
+    );
+    let grown = fs::read(&device.0).expect("reads");
+    assert!(grown[16 << 20..].iter().all(|&b| b == 0));
+    // Not made shorter again.
+    fs::write(&device.0, &grown[..16 << 20]).expect("writes");
+    let why = ends_with(1, &["grow", device.path()]);
+    assert!(why.contains("restore the namespace's size"), "{why}");
+}
+
+#[test]
+fn repair() {
+    let device = Device::new("repaired", 16 << 20);
+    ends_with(1, &["repair", device.path()]);
+    ends_with(0, &["format", device.path()]);
+    let sound = fs::read(&device.0).expect("reads");
+    let damaged = |at: usize| {
+        let mut bytes = sound.clone();
+        bytes[at] ^= 0xff;
+        fs::write(&device.0, bytes).expect("writes");
+    };
+    let is_sound = || fs::read(&device.0).expect("reads") == sound;
+    // A superblock, its copy, and free memory.
+    for at in [40, (1 << 20) + 40, 9 << 20] {
+        damaged(at);
+        ends_with(0, &["repair", device.path()]);
+        assert!(is_sound(), "{at:#x}");
+    }
+    // A commit word: left alone, until one says what is to become of it.
+    damaged((2 << 20) + 3);
+    let before = fs::read(&device.0).expect("reads");
+    let output = nvhv(&["repair", device.path()]);
+    let said = String::from_utf8(output.stdout).expect("text");
+    assert!(said.contains("slot 0: damaged commit word"), "{said}");
+    let why = ends_with(1, &["repair", device.path()]);
+    assert!(why.contains("--force discards"), "{why}");
+    assert_eq!(before, fs::read(&device.0).expect("reads"));
+    ends_with(0, &["repair", device.path(), "--force"]);
+    assert!(is_sound());
+}
+
 #[test]
 fn wrong_usage() {
     ends_with(2, &[]);
