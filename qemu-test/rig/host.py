@@ -129,7 +129,7 @@ class Host:
         """Installs what a user installs, on a host with systemd; from now on it works by itself after each boot."""
         self.run("cp -a /payload/install/. / && depmod && systemd-tmpfiles --create nvhv.conf && systemctl daemon-reload", 120)
         self.run("udevadm control --reload && udevadm trigger --settle --subsystem-match=misc")
-        self.run("systemctl enable nvhv nvhv-resume nvhv-seal")
+        self.run("systemctl enable nvhv nvhv-resume nvhv-seal nvhv-libvirt")
         self.is_installed = True
 
     def unload_module(self):

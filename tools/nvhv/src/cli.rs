@@ -97,9 +97,9 @@ pub struct Run {
     /// Record this variable, too, for 'resume', beside PATH, HOME, LANG and their kind
     #[arg(long, value_name = "VARIABLE")]
     pub env: Vec<String>,
-    /// It is 'resume' that calls: what is recorded stays as it is
-    #[arg(long, hide = true)]
-    pub as_recorded: bool,
+    /// Do not record how it is started: somebody else starts it, not 'resume'
+    #[arg(long, conflicts_with = "env")]
+    pub no_record: bool,
     /// The VMM and its arguments
     #[arg(last = true, required = true, value_name = "VMM")]
     pub command: Vec<OsString>,
