@@ -67,11 +67,11 @@ class Domain(Vm):
         self.virsh("define", f"/root/{self.name}.xml", named=False)
 
     def virsh(self, verb, *words, named=True):
-        return self.host.run(["virsh", verb, *[self.name][:named], *words], 300)
+        return self.host.run(["virsh", verb, *[self.name][:named], *words], 600)
 
     def fails(self, verb, *words):
         """That virsh does not do it, and that one line says all of these words."""
-        result = self.host.attempt(["virsh", verb, self.name], 300)
+        result = self.host.attempt(["virsh", verb, self.name], 600)
         check(result.status != 0, f"`virsh {verb} {self.name}` succeeds")
         check(any(all(word in line for word in words) for line in result.stderr.splitlines()), f"virsh {verb}: {result.stderr}")
 
@@ -99,10 +99,10 @@ def guide():
 def run(t):
     host = t.boot()
     host.install()
-    host.run("systemctl enable apparmor libvirtd virtlogd libvirt-guests", 120)
-    host.run(guide() + RIG, 300)
-    host.run("systemctl start apparmor && systemctl restart libvirtd && systemctl start libvirt-guests", 300)
-    checks = {row["what"]: row["holds"] for row in json.loads(host.attempt("nvhv check --json").stdout)}
+    host.run("systemctl enable apparmor libvirtd virtlogd libvirt-guests", 300)
+    host.run(guide() + RIG, 600)
+    host.run("systemctl start apparmor && systemctl restart libvirtd && systemctl start libvirt-guests", 600)
+    checks = {row["what"]: row["holds"] for row in json.loads(host.attempt("nvhv check --json", 120).stdout)}
     check(checks["libvirt"], f"`nvhv check` has another opinion: {checks}")
 
     kept = Domain(host, "kept", work="disk", append="depth=4", devices={"disk": "16M"})
@@ -112,7 +112,7 @@ def run(t):
         domain.define()
         domain.start()
     for domain in (kept, plain):
-        domain.wait_ticks(5, limit=300)
+        domain.wait_ticks(5, limit=600)
     image = host.images()["kept"]
     check(list(host.images()) == ["kept"] and image["state"] == "live", f"there is more or less than the marked domain: {host.images()}")
     label = host.run(f"cat /proc/{image['pid']}/attr/current")
@@ -125,18 +125,18 @@ def run(t):
     # A reset is a new life of the same VM.
     kept.is_about_to_start()
     kept.virsh("reset")
-    kept.expect_cold(limit=300)
+    kept.expect_cold(limit=600)
     check(host.images()["kept"]["uuid"] == image["uuid"], "it is another VM after a reset")
 
     # Power fails. libvirt starts the marked domain by itself, and it goes on.
     kept.virsh("autostart")
-    host.run("nvhv seal kept && sync")
+    host.run("nvhv seal kept && sync", 120)
     kept.is_about_to_start()
     host.power_cut()
     host.boot()
     kept.expect_continued(ticks=3, limit=600)
     plain.start()
-    plain.expect_cold(limit=300)
+    plain.expect_cold(limit=600)
     plain.virsh("destroy")
 
     # Its QEMU dies. Nobody else gets the image or its disks; one that is another machine does not, and leaves it alone.
@@ -161,7 +161,7 @@ def run(t):
     kept.define()
     kept.virsh("autostart")
     kept.start()
-    kept.expect_continued(ticks=3, limit=300)
+    kept.expect_continued(ticks=3, limit=600)
 
     # The host reboots. libvirt-guests does not get to shut it down.
     kept.is_about_to_start()
@@ -177,15 +177,15 @@ def run(t):
     kept.cmdline = kept.cmdline.replace("work=disk", "work=poweroff after=200")
     kept.define()
     kept.start()
-    kept.wait_for("boot", limit=300)
+    kept.wait_for("boot", limit=600)
 
     # A reboot by libvirt is a power-off of the guest, and then a reset: the VM is there after it. The next one is the end.
     kept.virsh("reboot", "--mode", "acpi")
-    kept.wait_for("boot", 2, limit=300)
+    kept.wait_for("boot", 2, limit=600)
     kept.end("KILL")
     kept.expect("shut off (crashed)")
     kept.start()
-    kept.expect_continued(ticks=3, limit=300)
-    kept.wait_for("poweroff", limit=300)
+    kept.expect_continued(ticks=3, limit=600)
+    kept.wait_for("poweroff", limit=600)
     kept.expect("shut off (shutdown)")
     host.expect_state(kept, None)

@@ -98,7 +98,7 @@ pub struct Run {
     #[arg(long, value_name = "VARIABLE")]
     pub env: Vec<String>,
     /// Do not record how it is started: somebody else starts it, not 'resume'
-    #[arg(long, conflicts_with = "env")]
+    #[arg(long)]
     pub no_record: bool,
     /// The VMM and its arguments
     #[arg(last = true, required = true, value_name = "VMM")]
@@ -329,6 +329,9 @@ mod tests {
         assert!(Cli::try_parse_from(line.split(' ')).is_ok());
         assert!(Cli::try_parse_from(["nvhv", "run", "--name", "a"]).is_err());
         let line = "nvhv run --name a --allow-partial --disk=writethrough -- qemu";
+        assert!(Cli::try_parse_from(line.split(' ')).is_ok());
+        // As 'resume' calls it.
+        let line = "nvhv run --no-record --name a --env B -- qemu";
         assert!(Cli::try_parse_from(line.split(' ')).is_ok());
         let line = "nvhv run --name a --disk=writeback -- qemu";
         assert!(Cli::try_parse_from(line.split(' ')).is_err());
