@@ -110,7 +110,7 @@ class Host:
 
     def make_device(self):
         """Makes the NVDIMM a devdax device, /dev/dax0.0: once in a host's life."""
-        self.run("ndctl create-namespace -f -e namespace0.0 -m devdax -M mem --align=2M", 60)
+        self.run("ndctl create-namespace -f -e namespace0.0 -m devdax -M mem --align=2M", 240)
 
     def make_pool(self):
         """Writes an empty pool on a new device, and loads the module now and after each boot."""
@@ -127,9 +127,9 @@ class Host:
 
     def install(self):
         """Installs what a user installs, on a host with systemd; from now on it works by itself after each boot."""
-        self.run("cp -a /payload/install/. / && depmod && systemd-tmpfiles --create nvhv.conf && systemctl daemon-reload", 120)
-        self.run("udevadm control --reload && udevadm trigger --settle --subsystem-match=misc")
-        self.run("systemctl enable nvhv nvhv-resume nvhv-seal")
+        self.run("cp -a /payload/install/. / && depmod && systemd-tmpfiles --create nvhv.conf && systemctl daemon-reload", 240)
+        self.run("udevadm control --reload && udevadm trigger --settle --subsystem-match=misc", 120)
+        self.run("systemctl enable nvhv nvhv-resume nvhv-seal nvhv-libvirt", 120)
         self.is_installed = True
 
     def unload_module(self):

@@ -43,6 +43,7 @@ pub fn check(args: &cli::Check) -> Result<(), Failure> {
     ];
     checks.extend(pools());
     checks.extend([after_panic(), by_itself()]);
+    checks.extend(libvirt());
     if args.json {
         let json = serde_json::to_string_pretty(&checks);
         println!("{}", json.map_err(|e| Failure::Refused(e.to_string()))?);
@@ -355,16 +356,17 @@ fn after_panic() -> Check {
 }
 
 /// Whether units are there and enabled that do what is to be done without anybody.
+fn is_enabled(unit: &str) -> bool {
+    let links = [
+        "/etc/systemd/system/multi-user.target.wants",
+        "/usr/lib/systemd/system/multi-user.target.wants",
+    ];
+    links.iter().any(|dir| Path::new(dir).join(unit).exists())
+}
+
 fn by_itself() -> Check {
-    let enabled = |unit: &str| {
-        let links = [
-            "/etc/systemd/system/multi-user.target.wants",
-            "/usr/lib/systemd/system/multi-user.target.wants",
-        ];
-        links.iter().any(|dir| Path::new(dir).join(unit).exists())
-    };
     let units = ["nvhv.service", "nvhv-resume.service", "nvhv-seal.service"];
-    let missing: Vec<_> = units.into_iter().filter(|unit| !enabled(unit)).collect();
+    let missing: Vec<_> = units.into_iter().filter(|unit| !is_enabled(unit)).collect();
     Check {
         what: "works by itself",
         holds: missing.is_empty(),
@@ -374,5 +376,63 @@ fn by_itself() -> Check {
             false => format!("not enabled: {}", missing.join(", ")),
         },
         mend: "'systemctl enable nvhv nvhv-resume nvhv-seal'",
+    }
+}
+
+/// Whether libvirt, if it is here, lets its domains' QEMUs have the module's device.
+fn libvirt() -> Option<Check> {
+    let conf = read("/etc/libvirt/qemu.conf")?;
+    let missing: Vec<_> = [
+        (!libvirt_shows(&conf), "its domains do not see /dev/nvhv"),
+        (
+            !is_enabled("nvhv-libvirt.service"),
+            "not enabled: nvhv-libvirt.service",
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(lacks, what)| lacks.then_some(what))
+    .collect();
+    Some(Check {
+        what: "libvirt",
+        holds: missing.is_empty(),
+        required: false,
+        found: match missing.is_empty() {
+            true => "its domains may be marked".into(),
+            false => missing.join(", "),
+        },
+        mend: "add \"/dev/nvhv\" to cgroup_device_acl in /etc/libvirt/qemu.conf, 'systemctl enable nvhv-libvirt', 'systemctl restart libvirtd'; if domains are to be kept",
+    })
+}
+
+/// Whether the list of devices in libvirt's `qemu.conf` names the module's.
+fn libvirt_shows(conf: &str) -> bool {
+    let uncommented: String = conf
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .collect();
+    let list = uncommented
+        .split_once("cgroup_device_acl")
+        .map(|(_, rest)| rest);
+    let list = list
+        .and_then(|rest| rest.split_once(']'))
+        .map(|(list, _)| list);
+    list.is_some_and(|list| list.contains("\"/dev/nvhv\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::libvirt_shows;
+
+    #[test]
+    fn reads_libvirts_list() {
+        let commented = "#cgroup_device_acl = [\n#    \"/dev/kvm\", \"/dev/nvhv\"\n#]\n";
+        assert!(!libvirt_shows(commented));
+        assert!(libvirt_shows(
+            "cgroup_device_acl = [\n    \"/dev/kvm\",\n    \"/dev/nvhv\"\n]\n"
+        ));
+        assert!(!libvirt_shows(
+            "cgroup_device_acl = [ \"/dev/kvm\" ]\nother = [ \"/dev/nvhv\" ]\n"
+        ));
+        assert!(!libvirt_shows(""));
     }
 }

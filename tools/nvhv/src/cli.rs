@@ -116,9 +116,9 @@ pub struct Run {
     /// Record this variable, too, for 'resume', beside PATH, HOME, LANG and their kind
     #[arg(long, value_name = "VARIABLE")]
     pub env: Vec<String>,
-    /// It is 'resume' that calls: what is recorded stays as it is
-    #[arg(long, hide = true)]
-    pub as_recorded: bool,
+    /// Do not record how it is started: somebody else starts it, not 'resume'
+    #[arg(long)]
+    pub no_record: bool,
     /// The VMM and its arguments
     #[arg(last = true, required = true, value_name = "VMM")]
     pub command: Vec<OsString>,
@@ -348,6 +348,9 @@ mod tests {
         assert!(Cli::try_parse_from(line.split(' ')).is_ok());
         assert!(Cli::try_parse_from(["nvhv", "run", "--name", "a"]).is_err());
         let line = "nvhv run --name a --allow-partial --disk=writethrough -- qemu";
+        assert!(Cli::try_parse_from(line.split(' ')).is_ok());
+        // As 'resume' calls it.
+        let line = "nvhv run --no-record --name a --env B -- qemu";
         assert!(Cli::try_parse_from(line.split(' ')).is_ok());
         let line = "nvhv run --name a --disk=writeback -- qemu";
         assert!(Cli::try_parse_from(line.split(' ')).is_err());

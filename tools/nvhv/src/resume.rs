@@ -338,7 +338,7 @@ fn become_vmm(launch: &Launch) -> Result<(), Failure> {
         );
     }
     let error = Command::new(this)
-        .args(["run", "--as-recorded"])
+        .args(["run", "--no-record"])
         .args(arguments)
         .env_clear()
         .envs(&launch.environment)

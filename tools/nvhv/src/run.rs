@@ -33,7 +33,7 @@ pub fn run(args: &Run) -> Result<(), Failure> {
     let store = Store::of(nix::unistd::geteuid().as_raw());
     // That the VM lives nowhere else is true of one image only.
     let once = policy != policy.lasting();
-    let old = if args.as_recorded || once {
+    let old = if args.no_record || once {
         None
     } else {
         record(args, &store)
