@@ -9,8 +9,7 @@ from rig.check import check
 LIMIT = 1800
 # In a mount namespace of its own, whose /usr has the other QEMU.
 NEWER = ["unshare", "--mount", "sh", "-c", 'mount --bind /payload/newer/usr /usr && exec "$@"', "newer"]
-DEVICES = {"disk": "16M", "net": "tap", "rng": True}
-DEVICE = re.compile(r"refused: another device: (\S+ .* at (?:\d\d:\d\d\.\d|mmio@[0-9a-f]+), .*)")
+DEVICE = re.compile(r"refused: another device: (\S.* at (?:\d\d:\d\d\.\d|mmio@[0-9a-f]+)\b.*)")
 
 
 def series(host, *wrapper):
@@ -19,9 +18,21 @@ def series(host, *wrapper):
     return re.search(r"version (\d+\.\d+)", said)[1]
 
 
-def runs_on(vm):
-    vm.expect_continued(ticks=3, limit=200)
-    vm.wait_progress(0, 1, 3, limit=200)
+def goes_on_under(vm, wrapper):
+    """Whether a VM goes on under a QEMU. If not, it was refused, and the device was named; says how."""
+    vm.wrapper = wrapper
+    vm.host.start_vm_again(vm)
+    refusal = lambda: re.search(rf"nvhv: {vm.name}: refused.*", vm.host.kernel_log())
+    vm.wait_until(lambda: vm.new("tick") or refusal(), "resume or refusal", 200)
+    if not refusal():
+        vm.expect_continued(ticks=3, limit=200)
+        vm.host.kill_vmm(vm, "KILL")
+        return True, "goes on"
+    vm.expect_refused(vm.name, "refused")
+    named = DEVICE.search(refusal()[0])
+    check(named, f"the refusal names no device: {refusal()[0]}")
+    vm.host.expect_state(vm, "sealed")
+    return False, f"is refused: {named[1]}"
 
 
 def run(t):
@@ -29,27 +40,18 @@ def run(t):
     host = t.boot()
     old, new = series(host), series(host, *NEWER)
     check(int(old.split(".")[0]) < int(new.split(".")[0]), f"QEMU {new} is not newer than QEMU {old}")
-    for name, vmm, options in (("versioned", "q35", {"machine": f"pc-q35-{old},kernel-irqchip=on"}),
-                               ("unversioned", "q35", {}), ("micro", "microvm", {})):
-        vm = host.start_vm(name, vmm=vmm, work="disk+rng", devices=DEVICES, **options)
-        vm.wait_for("tick", 5, limit=200)
-        vm.wait_progress(0, 1, 3, limit=200)
+    versioned = {"vmm": "q35", "machine": f"pc-q35-{old},kernel-irqchip=on", "work": "disk", "devices": {"disk": "16M"}}
+    for name, description in (("versioned", versioned), ("unversioned", {"vmm": "q35"}), ("micro", {"vmm": "microvm"})):
+        vm = host.start_vm(name, **description)
+        vm.wait_for("tick", 3, limit=200)
         host.kill_vmm(vm, "KILL")
-        vm.wrapper = NEWER
-        host.start_vm_again(vm)
-        vm.wait_until(lambda: vm.new("tick") or "refused" in host.kernel_log(), "resume or refusal", 200)
-        if "refused" in host.kernel_log():
-            check(name != "versioned", f"a machine of the same version is another one: {host.kernel_log()}")
-            vm.expect_refused(name, "refused")
-            named = DEVICE.search(host.kernel_log())
-            check(named, f"{name}: the refusal names no device: {host.kernel_log()}")
-            host.expect_state(vm, "sealed")
-            t.note(f"{name}: QEMU {new} is refused: {named[1]}")
-        else:
-            runs_on(vm)
-            t.note(f"{name}: goes on under QEMU {new}")
-            host.kill_vmm(vm, "KILL")
-        vm.wrapper = []
-        host.start_vm_again(vm)
-        runs_on(vm)
-        host.kill_vmm(vm, "KILL")
+        goes_on, how = goes_on_under(vm, NEWER)
+        t.note(f"{name}, started by QEMU {old}, under QEMU {new}: {how}")
+        # Debian's 10.0.13 has 1024 entries in each queue, whatever it is told and whatever machine it is.
+        if not goes_on and "answers 0x100 where the image has 0x400" in how:
+            vm.devices.disk_options = ",queue-size=1024"
+            goes_on, how = goes_on_under(vm, NEWER)
+            t.note(f"{name}, and its queues as large as before: {how}")
+        check(goes_on or name != "versioned", f"a machine of the same version {how}")
+        goes_on, how = goes_on_under(vm, [])
+        check(goes_on, f"{name}: under the QEMU that it knows, it {how}")
