@@ -10,7 +10,7 @@
 export KERNEL FLAVOUR KDIR BUILD MIRROR DESTDIR
 ROOT = $(or $(BUILD),$(CURDIR)/build)/root
 SHELL := /bin/bash
-.PHONY: all module tools matrix vmms install deb demo test test-host test-vm test-rig bench check-env fmt lint clean help
+.PHONY: all module tools matrix vmms install deb demo test test-host test-vm test-rig test-dkms bench figures check-env fmt lint clean help
 .DEFAULT_GOAL := all
 
 all: module tools		## build/nvhv.ko and build/nvhv
@@ -39,19 +39,27 @@ demo: all			## watch a Redis guest outlive a power cut
 
 test: test-host test-vm		## all tests
 
-test-host:			## tests of the pure rooms, on this machine
+test-host:			## tests of the pure rooms and of the documents, on this machine
 	@scripts/cargo test --workspace --locked
+	@scripts/check-docs
 
 test-vm: all vmms deb		## boot hosts under test and run the scenarios
 	@scripts/build-test-module crash >/dev/null
+	@scripts/build-next-deb >/dev/null
 	@$(if $(if $(SCENARIOS),$(filter kernel-%,$(SCENARIOS)),all),scripts/build-matrix || true) # if not, kernel-matrix fails
 	@qemu-test/run $(SCENARIOS)
 
 test-rig:			## tests of the rig itself
 	@qemu-test/self-test
 
+test-dkms: deb			## have DKMS build the module on a copy of the build root
+	@scripts/test-dkms
+
 bench: all			## measure; prints a table and writes build/bench.json
 	@qemu-test/bench
+
+figures:			## draw the pictures of the documents
+	@scripts/figures
 
 check-env:			## say what this machine lacks
 	@scripts/check-env

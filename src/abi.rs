@@ -58,6 +58,30 @@ pub const DEVICES: u32 = iowr::<Devices>(7);
 /// Seals all VMs as when power fails ([`PowerFailing`]), or only tries what that costs; for an administrator.
 pub const POWER_FAILING: u32 = iowr::<PowerFailing>(8);
 
+/// Holds the image of [`Image::select`], which nobody runs, for the open file, and fills the rest: until the
+/// file is closed nobody resumes or discards it.
+pub const HOLD: u32 = iowr::<Image>(9);
+/// Copies a [`Piece`] of the image that the file holds to the caller.
+pub const READ: u32 = iow::<Piece>(10);
+/// Begins to bring an [`Image`] here from elsewhere, for an administrator. If the file is closed before
+/// [`COMMIT`], nothing is left of it.
+pub const IMPORT: u32 = iow::<Image>(11);
+/// Copies a [`Piece`] of RAM from the caller to the image that is brought here.
+pub const WRITE: u32 = iow::<Piece>(12);
+/// Ends that: the [`Piece`] is the record. When it returns, the image is sealed, and durable.
+pub const COMMIT: u32 = iow::<Piece>(13);
+/// Discards the image that the file holds: nobody can have resumed it since [`HOLD`].
+pub const GIVE_UP: u32 = io(14);
+
+/// In place of a block in a [`Piece`]: the record.
+pub const RECORD: u32 = u32::MAX;
+
+/// The most bytes in a [`Piece`] of RAM.
+pub const PIECE_MAX: u64 = 2 << 20;
+
+/// Entries in [`Image::block`].
+pub const IMAGE_BLOCKS: usize = 64;
+
 /// Values of [`Info::pool_state`].
 pub mod pool_state {
     /// There is no pool: no device, or none that is formatted.
@@ -137,6 +161,8 @@ pub mod device_kind {
     pub const CACHED: u32 = 7;
     /// A device of the host (VFIO).
     pub const PASSED_THROUGH: u32 = 8;
+    /// Devices that the guest had configured before it came here.
+    pub const ELSEWHERE: u32 = 9;
 }
 
 /// Values of [`DeviceEntry::keeping`].
@@ -318,7 +344,72 @@ pub struct DeviceEntry {
     pub text: [u8; TEXT_LEN],
 }
 
+/// An image that nobody runs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Image {
+    /// In, for [`HOLD`]: which one; its name, or `#` and its slot in decimal.
+    pub select: [u8; NAME_LEN],
+    /// Its name.
+    pub name: [u8; NAME_LEN],
+    /// Its UUID.
+    pub uuid: [u8; 16],
+    /// [`vm_state::SEALED`] or [`vm_state::TORN`].
+    pub state: u32,
+    /// Bits of [`vm_flag`].
+    pub flags: u32,
+    /// The user it belongs to.
+    pub uid: u32,
+    /// vCPUs.
+    pub vcpus: u32,
+    /// How many times it was resumed.
+    pub resumes: u32,
+    /// Blocks of RAM: the entries of `block` that count.
+    pub blocks: u32,
+    /// When it was created.
+    pub created_ns: u64,
+    /// The bits of its policy.
+    pub policy: u64,
+    /// Bytes of its record, or 0 if it is torn.
+    pub record_bytes: u64,
+    /// Bytes of each of its record areas.
+    pub area_bytes: u64,
+    /// Its RAM.
+    pub block: [ImageBlock; IMAGE_BLOCKS],
+}
+
+/// A block of an image's RAM.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImageBlock {
+    /// Guest physical address.
+    pub gpa: u64,
+    /// Bytes.
+    pub len: u64,
+    /// As in the header of a VM: `format::BlockFlags`.
+    pub flags: u64,
+}
+
+/// A piece of an image, and where it is with the caller.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Piece {
+    /// The block of RAM, by its place in [`Image::block`], or [`RECORD`].
+    pub block: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Its first byte in the block; zero for the record.
+    pub offset: u64,
+    /// Bytes: at most [`PIECE_MAX`] of RAM, or all of the record.
+    pub len: u64,
+    /// Where they are.
+    pub address: u64,
+}
+
 const _: () = {
+    assert!(size_of::<Image>() == 1736);
+    assert!(size_of::<ImageBlock>() == 24);
+    assert!(size_of::<Piece>() == 32);
     assert!(size_of::<Devices>() == 24);
     assert!(size_of::<DeviceEntry>() == 192);
     assert!(size_of::<Info>() == 280);
@@ -344,6 +435,30 @@ impl Info {
         persistence: 0,
         reserved: 0,
         text: [0; TEXT_LEN],
+    };
+}
+
+impl Image {
+    /// All zero.
+    pub const ZERO: Image = Image {
+        select: [0; NAME_LEN],
+        name: [0; NAME_LEN],
+        uuid: [0; 16],
+        state: 0,
+        flags: 0,
+        uid: 0,
+        vcpus: 0,
+        resumes: 0,
+        blocks: 0,
+        created_ns: 0,
+        policy: 0,
+        record_bytes: 0,
+        area_bytes: 0,
+        block: [ImageBlock {
+            gpa: 0,
+            len: 0,
+            flags: 0,
+        }; IMAGE_BLOCKS],
     };
 }
 

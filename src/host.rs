@@ -8,7 +8,7 @@ use crate::{
         device::KvmDevice,
         vm::{Phase, Vm},
     },
-    life::{may_act_on, Name, Policy},
+    life::{may_act_on, Denied, Found, Name, Policy},
     pool::{store::Store, NoPool},
     sys::{
         c,
@@ -71,9 +71,38 @@ pub(crate) struct Host {
     /// The last refusal of each name.
     #[pin]
     refusals: Mutex<KVec<NotedRefusal>>,
-    /// The VMs that hold a name: being adopted, running, or being ended.
     #[pin]
-    live: Mutex<KVec<Arc<Vm>>>,
+    taken: Mutex<Taken>,
+}
+
+/// Who has names and images here.
+struct Taken {
+    /// The VMs that have a name: being adopted, running, or being ended.
+    vms: KVec<Arc<Vm>>,
+    /// What is being copied.
+    held: KVec<Arc<Hold>>,
+}
+
+/// What nobody else may take.
+struct Hold {
+    /// A name; none for an image that was set aside.
+    name: Option<Name>,
+    /// An image that is in the pool already.
+    slot: Option<u32>,
+    uid: u32,
+}
+
+/// Nobody else takes a name and an image while this lives.
+pub(crate) struct Held {
+    host: Arc<Host>,
+    hold: Arc<Hold>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut taken = self.host.taken.lock();
+        taken.held.retain(|other| !Arc::ptr_eq(other, &self.hold));
+    }
 }
 
 global_lock! {
@@ -134,7 +163,7 @@ impl Host {
                 going_down: AtomicBool::new(false),
                 bindings <- new_spinlock!(KVec::new(), "nvhv_bindings"),
                 refusals <- new_mutex!(KVec::new(), "nvhv_refusals"),
-                live <- new_mutex!(KVec::new(), "nvhv_live"),
+                taken <- new_mutex!(Taken { vms: KVec::new(), held: KVec::new() }, "nvhv_taken"),
             }),
             GFP_KERNEL,
         )
@@ -213,20 +242,20 @@ impl Host {
         }
     }
 
-    /// Takes `vm`'s name for it; says who has it if it is taken.
-    pub(crate) fn claim_name(&self, vm: &Arc<Vm>) -> Result<core::result::Result<(), u32>> {
-        let mut live = self.live.lock();
-        if let Some(other) = live.iter().find(|o| o.binding.id() == vm.binding.id()) {
-            return Ok(Err(other.binding.uid));
+    /// Takes `vm`'s name for it, or says who has it.
+    pub(crate) fn claim_name(&self, vm: &Arc<Vm>) -> Result<core::result::Result<(), Found>> {
+        let mut taken = self.taken.lock();
+        if let Some(found) = taken.by(vm.binding.id()) {
+            return Ok(Err(found));
         }
-        live.push(vm.clone(), GFP_KERNEL)?;
+        taken.vms.push(vm.clone(), GFP_KERNEL)?;
         Ok(Ok(()))
     }
 
     /// Gives `vm`'s name back.
     pub(crate) fn release_name(&self, vm: &Vm) {
         let mut gone = None;
-        self.live.lock().retain(|other| {
+        self.taken.lock().vms.retain(|other| {
             let same = core::ptr::eq(&**other, vm);
             if same {
                 gone = Some(other.clone());
@@ -234,6 +263,30 @@ impl Host {
             !same
         });
         drop(gone);
+    }
+
+    /// Takes `name` and the image in `slot`, as far as they are given, from all others: EBUSY if somebody has
+    /// one of them. They are user `uid`'s.
+    pub(crate) fn hold(
+        self: &Arc<Self>,
+        name: Option<Name>,
+        slot: Option<u32>,
+        uid: u32,
+    ) -> Result<Held> {
+        let hold = Arc::new(Hold { name, slot, uid }, GFP_KERNEL)?;
+        let mut taken = self.taken.lock();
+        taken.refuse_if_has(name.as_ref(), slot)?;
+        taken.held.push(hold.clone(), GFP_KERNEL)?;
+        drop(taken);
+        Ok(Held {
+            host: self.clone(),
+            hold,
+        })
+    }
+
+    /// Who has `name` here.
+    pub(crate) fn taker_of(&self, name: &Name) -> Option<Found> {
+        self.taken.lock().by(name)
     }
 
     /// Remembers why `name` was refused, for those who ask later.
@@ -268,21 +321,23 @@ impl Host {
 
     /// The VM that holds `name` here.
     pub(crate) fn find(&self, name: &Name) -> Option<Arc<Vm>> {
-        let live = self.live.lock();
-        live.iter().find(|vm| vm.binding.id() == name).cloned()
+        let taken = self.taken.lock();
+        let mut vms = taken.vms.iter();
+        vms.find(|vm| vm.binding.id() == name).cloned()
     }
 
     /// The VM here whose image is entry `slot` of the pool.
     pub(crate) fn holder_of(&self, slot: u32) -> Option<Arc<Vm>> {
-        let live = self.live.lock();
-        live.iter().find(|vm| vm.holds_slot(slot)).cloned()
+        let taken = self.taken.lock();
+        let mut vms = taken.vms.iter();
+        vms.find(|vm| vm.holds_slot(slot)).cloned()
     }
 
     /// The VMs that hold a name here.
     pub(crate) fn all(&self) -> Result<KVec<Arc<Vm>>> {
-        let live = self.live.lock();
-        let mut all = KVec::with_capacity(live.len(), GFP_KERNEL)?;
-        for vm in live.iter() {
+        let taken = self.taken.lock();
+        let mut all = KVec::with_capacity(taken.vms.len(), GFP_KERNEL)?;
+        for vm in taken.vms.iter() {
             all.push(vm.clone(), GFP_KERNEL)?;
         }
         Ok(all)
@@ -296,8 +351,8 @@ impl Host {
         mut f: impl FnMut(&Arc<Vm>),
     ) -> bool {
         loop {
-            if let Some(live) = self.live.try_lock() {
-                live.iter().for_each(&mut f);
+            if let Some(taken) = self.taken.try_lock() {
+                taken.vms.iter().for_each(&mut f);
                 return true;
             }
             if remaining() == 0 {
@@ -308,23 +363,56 @@ impl Host {
         }
     }
 
-    /// Calls `f` while no VM can take `name` or entry `slot`, unless one has it: EBUSY.
-    pub(crate) fn unless_live<T>(
+    /// Calls `f` while nobody can take `name` or entry `slot`, unless somebody has one of them: EBUSY.
+    pub(crate) fn unless_taken<T>(
         &self,
         name: Option<&Name>,
         slot: u32,
         f: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        let live = self.live.lock();
-        let taken = |vm: &Arc<Vm>| vm.holds_slot(slot) || name == Some(vm.binding.id());
-        if live.iter().any(taken) {
-            return Err(EBUSY);
-        }
+        let taken = self.taken.lock();
+        taken.refuse_if_has(name, Some(slot))?;
         f()
     }
 
     /// Whether the caller may act on what `uid` owns.
     pub(crate) fn may_act_on(&self, uid: u32) -> bool {
         may_act_on(task::current_uid(), task::capable_admin(), uid)
+    }
+}
+
+impl Taken {
+    /// Who has `name`.
+    fn by(&self, name: &Name) -> Option<Found> {
+        let here = self.vms.iter().find(|vm| vm.binding.id() == name);
+        let held = || self.held.iter().find(|hold| hold.name.as_ref() == Some(name));
+        here.map(|vm| Found::Here {
+            uid: vm.binding.uid,
+        })
+        .or_else(|| held().map(|hold| Found::Copied { uid: hold.uid }))
+    }
+
+    /// Who has the image in `slot`.
+    fn by_slot(&self, slot: u32) -> Option<Found> {
+        let here = self.vms.iter().find(|vm| vm.holds_slot(slot));
+        let held = || self.held.iter().find(|hold| hold.slot == Some(slot));
+        here.map(|vm| Found::Here {
+            uid: vm.binding.uid,
+        })
+        .or_else(|| held().map(|hold| Found::Copied { uid: hold.uid }))
+    }
+
+    /// EBUSY if somebody has `name` or the image in `slot`.
+    fn refuse_if_has(&self, name: Option<&Name>, slot: Option<u32>) -> Result {
+        let by_name = name.and_then(|name| self.by(name));
+        let Some(found) = by_name.or_else(|| slot.and_then(|slot| self.by_slot(slot))) else {
+            return Ok(());
+        };
+        let why = match found {
+            Found::Copied { .. } => Denied::Copied,
+            _ => Denied::Busy,
+        };
+        pr_err!("{}: {why}\n", name.map_or("an image", Name::as_str));
+        Err(EBUSY)
     }
 }

@@ -7,13 +7,12 @@ Each way of losing it says what was meant. A host that goes away otherwise raise
 
 import os
 import shutil
-import json
 import signal
 import subprocess
 import time
 from pathlib import Path
 
-from . import panics
+from . import panics, schemas
 from .agent import Agent, HostLost
 from .check import check
 from .console import Console
@@ -136,8 +135,11 @@ class Host:
     def unload_module(self):
         self.run("rmmod nvhv", 60)
 
-    def nvhv_json(self, *words):
-        return json.loads(self.run(["nvhv", *words, "--json"]))
+    def nvhv_json(self, *words, timeout=30, status=0):
+        """What a verb prints as JSON, which is as its schema says; STATUS is how it has to end."""
+        result = self.attempt(["nvhv", *words, "--json"], timeout)
+        check(result.status == status and not result.late, str(result))
+        return schemas.read(words[0], result.stdout)
 
     def images(self):
         """What the pool holds: name to the row that `nvhv list` shows."""
@@ -311,5 +313,7 @@ class Host:
     def forget_storage(self):
         self.pmem.unlink(missing_ok=True)
         self.disk.unlink(missing_ok=True)
+        for name in ("cxl", "cxl-labels"):
+            (self.directory / name).unlink(missing_ok=True)
         if disk := self.hardware.get("guest_disk"):
             disk.unlink(missing_ok=True)

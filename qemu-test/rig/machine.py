@@ -22,12 +22,14 @@ PR_SET_PDEATHSIG = 1
 SPEED = "mitigations=off nokaslr no_timer_check tsc=reliable random.trust_cpu=on"
 STRICT = "panic_on_warn=1 oops=panic panic=-1 ignore_loglevel printk.time=1 log_buf_len=4M"
 
+CXL_WINDOW = "4G"
+
 
 class Machine:
     """One power-on of the host's hardware."""
 
     def __init__(self, payload, kernel, directory, disk, pmem, *, cpus=1, memory="3G", pmem_size="1026M",
-                 persistence=None, reports=4, cmdline="", guest_disk=None, init=None):
+                 persistence=None, reports=4, cmdline="", guest_disk=None, init=None, cxl=None):
         directory = os.fspath(directory)
         agent, far_agent = socket.socketpair()
         qmp, far_qmp = socket.socketpair()
@@ -35,9 +37,15 @@ class Machine:
         if init:
             cmdline = f"{cmdline} rig.init={init}"
         platform = "q35,nvdimm=on" + (f",nvdimm-persistence={persistence}" if persistence else "")
+        cpu = "max"
+        if cxl:
+            platform += f",cxl=on,cxl-fmw.0.targets.0=cxl,cxl-fmw.0.size={CXL_WINDOW}"
+            # Linux makes no region of persistent memory on a machine that says that it is virtual: it could not be sure to
+            # invalidate caches there.
+            cpu += ",-hypervisor"
         command = [
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-            "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max", "-machine", platform, "-smp", str(cpus),
+            "-accel", "tcg,thread=multi,tb-size=512", "-cpu", cpu, "-machine", platform, "-smp", str(cpus),
             "-m", f"{memory},slots=4,maxmem=32G",
             "-kernel", kernel.vmlinux, "-initrd", kernel.initrd,
             "-append", f"console=ttyS0,115200 rdinit=/init rig.reports={reports} {SPEED} {STRICT} {cmdline}".strip(),
@@ -54,6 +62,7 @@ class Machine:
             "-device", "virtio-rng-pci",
             "-object", f"memory-backend-file,id=nv0,share=on,mem-path={pmem},size={pmem_size}",
             "-device", "nvdimm,id=nvd0,memdev=nv0,label-size=2M",
+            *cxl_memory(directory, cxl),  # the last, as its host bridge would take what is added behind it
         ]
         with open(f"{directory}/qemu.log", "ab") as log:
             self.process = subprocess.Popen(
@@ -125,6 +134,15 @@ def second_disk(image):
     if image:
         yield from ("-drive", f"if=none,id=guest,file={image},format=qcow2,cache=writeback",
                     "-device", "virtio-blk-pci,drive=guest")
+
+
+def cxl_memory(directory, size):
+    """A CXL memory device with SIZE of persistent memory, alone behind its host bridge, and its labels."""
+    if size:
+        for name, length in (("cxl", size), ("cxl-labels", "256M")):
+            yield from ("-object", f"memory-backend-file,id={name}-file,share=on,mem-path={directory}/{name},size={length}")
+        yield from ("-device", "pxb-cxl,id=cxl,bus=pcie.0,bus_nr=12", "-device", "cxl-rp,id=cxl-port,bus=cxl,port=0,chassis=0,slot=2",
+                    "-device", "cxl-type3,bus=cxl-port,persistent-memdev=cxl-file,lsa=cxl-labels-file,sn=1")
 
 
 def report_ports(directory, count):

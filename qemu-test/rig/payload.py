@@ -120,10 +120,11 @@ class Payload:
         if copies["bin/nvhv"].exists() and copies["nvhv.ko"].exists():
             shutil.rmtree(PAYLOAD / "install", ignore_errors=True)
             script("install", DESTDIR=PAYLOAD / "install")
-        shutil.rmtree(PAYLOAD / "deb", ignore_errors=True)
-        for package in (BUILD / "deb").glob("*.deb"):
-            (PAYLOAD / "deb").mkdir(exist_ok=True)
-            refresh(package, PAYLOAD / "deb" / package.name)
+        for kind in ("deb", "deb-next"):
+            shutil.rmtree(PAYLOAD / kind, ignore_errors=True)
+            for package in (BUILD / kind).glob("*.deb"):
+                (PAYLOAD / kind).mkdir(exist_ok=True)
+                refresh(package, PAYLOAD / kind / package.name)
         self.share_modules(self.kernel)
 
     def share_modules(self, kernel):

@@ -2,8 +2,6 @@
 """A drill seals two VMs as if power failed, tells what that took, and lets them go on unharmed; one that was frozen before stays
 so, and so does what is sealed in earnest during a drill."""
 
-import json
-
 from rig.check import check
 
 LIMIT = 600
@@ -66,7 +64,7 @@ def meanwhile(host, what, status):
 def measure(host, *vms):
     """A drill that must seal these VMs and no others; what it tells."""
     host.note_log()
-    told = json.loads(host.run("nvhv drill --force --json --budget 60000", 120))
+    told = host.nvhv_json("drill", "--force", "--budget", "60000", timeout=120)
     rows = {row["name"]: row for row in told["vms"]}
     check(set(rows) == {vm.name for vm in vms}, f"not these VMs: {told}")
     check(told["asked"] == told["sealed"] == len(vms) and told["budget_ms"] == 60000 and not told["exceeded"], f"{told}")

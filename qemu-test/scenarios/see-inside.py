@@ -1,12 +1,53 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What becomes of a VM is told as it happens, by tracepoints and `nvhv events`, and for Prometheus by `nvhv metrics`."""
+"""What becomes of a VM is told as it happens, by tracepoints and `nvhv events`, for Prometheus by `nvhv metrics`, and on a
+terminal by `nvhv top`."""
 
-import json
-
+from rig import schemas
 from rig.check import check
 
 LIMIT = 300
 FOLLOW = ["nvhv", "events", "--follow", "--json"]
+
+# Runs in the host: `nvhv top` on a terminal, until it has shown a page; then somebody quits. Prints what the terminal got.
+TERMINAL = """
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp('nvhv', ['nvhv', 'top'])
+seen = b''
+try:
+    while b'seen' not in seen:
+        seen += os.read(terminal, 4096)
+    os.write(terminal, b'q')
+    while True:
+        seen += os.read(terminal, 4096)
+except OSError:
+    pass  # nobody has the other end
+sys.stdout.buffer.write(seen)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def top(host, vm):
+    """Two looks at a VM that works."""
+    lines = host.run("nvhv top -b -n 2 -d 1", 60).splitlines()
+    pool = host.nvhv_json("list")["pool"]
+    shown = host.nvhv_json("show", vm.name)
+    check(len(lines) == 11, f"{lines}")
+    for head, count, _, columns, row in (lines[:5], lines[6:]):
+        check(f"pool on {pool['device']}: " in head and "persistence domain: " in head, head)
+        check(count == "1 VMs here, 0 at rest", count)
+        of = lambda column: row[columns.index(column):].split("  ")[0].strip()
+        check((of("NAME"), of("STATE"), of("VCPUS"), of("RAM")) == ("seen", "live", "1", "128 MiB"), row)
+        check(0 < float(of("CPU%")) <= 110, f"it works, and its VMM takes nothing, or more than there is: {row}")
+        check(of("RESUMES") == str(shown["resumes"]), row)
+        check(of("REFUSED") == (shown["refusal"] or {"text": "-"})["text"], f"{row}: {shown['refusal']}")
+        milliseconds = shown["timings"]["seal_ns"] // 100_000
+        check(of("SEAL") == f"{milliseconds // 10}.{milliseconds % 10} ms", f"{row}: {shown['timings']}")
+    seen = host.run(["python3", "-IS", "-c", TERMINAL], 60)
+    check("REFUSED" in seen and seen.endswith("\x1b[?25h\x1b[?1049l"), f"the terminal is not as it was: {seen!r}")
+    refused = host.attempt("nvhv top")
+    check(refused.status == 1 and "-b" in refused.stderr, f"without a terminal: {refused}")
 
 
 def run(t):
@@ -22,8 +63,10 @@ def run(t):
     host.run("nvhv seal seen")
     sealed = host.nvhv_json("show", "seen")["timings"]
     host.run("nvhv thaw seen")
+    top(host, vm)
     host.kill_vmm(vm, "KILL")
     host.expect_state(vm, "sealed")
+    check("0 VMs here, 1 at rest" in host.run("nvhv top --once"), "an image at rest is not shown")
     host.start_vm_again(vm)
     vm.expect_continued(ticks=3)
     shown = host.nvhv_json("show", "seen")
@@ -31,7 +74,7 @@ def run(t):
     host.agent.ask("kill", name="events", number=15)
     check(host.agent.ask("wait", 30, name="events", timeout=30) == 0, "it does not end in order")
     check(not host.run(instances), "its instance stays behind")
-    events = [json.loads(line) for line in (host.share / "events").read_text().splitlines()]
+    events = [schemas.read("events", line) for line in (host.share / "events").read_text().splitlines()]
     check(all(event["vm"] == "seen" for event in events), f"{events}")
     kinds = [event["event"] for event in events]
     expected = ["bind", "adopt", "refuse", "freeze", "seal", "freeze", "seal", "bind", "replay", "resume"]

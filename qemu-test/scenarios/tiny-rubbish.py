@@ -26,7 +26,7 @@ def run(t):
 
     # RAM that cannot be kept, and a device of the host, are refused at the first KVM_RUN, and stays refused.
     host.run("truncate -s 1M /share/ram")
-    for ram in ("null", "shared", "file", "none"):
+    for ram in ("null", "shared", "awaited", "file", "none"):
         life = live(host, "unkept", "unkept", "--ram", ram)
         check(life.of("run") == [["EOPNOTSUPP"]] * 2, life.text)
         check(host.images() == {}, f"{ram}: something was kept")

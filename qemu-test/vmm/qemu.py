@@ -7,7 +7,7 @@ def command(vm, machine, bus, *options):
     devices are reached: `pci`, or `device` for virtio-mmio."""
     return [
         "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none",
-        "-accel", "kvm", "-cpu", vm.cpu,
+        "-accel", vm.extra.get("accel", "kvm"), "-cpu", vm.cpu,
         "-machine", vm.extra.get("machine", f"{machine},kernel-irqchip={vm.irqchip}"),
         "-smp", str(vm.cpus), "-m", str(vm.memory),
         "-kernel", vm.kernel, "-initrd", vm.initrd, "-append", vm.cmdline,

@@ -2,7 +2,11 @@
 
 //! The device: who may ask for what, and passing it on.
 
-use super::report;
+use super::{
+    plain::{get, get_boxed, put},
+    report,
+    transfer::Transfer,
+};
 use crate::{
     abi::{self, power_flag, Bind, Info, Select},
     host::{self, Host},
@@ -15,27 +19,37 @@ use crate::{
 use kernel::{
     fs::File,
     miscdevice::{MiscDevice, MiscDeviceRegistration},
+    new_mutex,
     prelude::*,
-    sync::Arc,
-    uaccess::{UserPtr, UserSlice},
+    sync::{Arc, Mutex},
 };
 
 /// One open `/dev/nvhv`.
+#[pin_data]
 pub(crate) struct Control {
     host: Arc<Host>,
+    /// What is being copied through it.
+    #[pin]
+    transfer: Mutex<Transfer>,
 }
 
 #[vtable]
 impl MiscDevice for Control {
-    type Ptr = KBox<Self>;
+    type Ptr = Pin<KBox<Self>>;
 
-    fn open(file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<KBox<Self>> {
+    fn open(file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Pin<KBox<Self>>> {
         compat::own_file(file)?;
         let host = host::get().ok_or(ENODEV)?;
-        Ok(KBox::new(Self { host }, GFP_KERNEL)?)
+        KBox::pin_init(
+            pin_init!(Self {
+                host,
+                transfer <- new_mutex!(Transfer::None, "nvhv_transfer"),
+            }),
+            GFP_KERNEL,
+        )
     }
 
-    fn ioctl(me: &Self, _file: &File, request: u32, arg: usize) -> Result<isize> {
+    fn ioctl(me: Pin<&Self>, _file: &File, request: u32, arg: usize) -> Result<isize> {
         let host = &me.host;
         match request {
             abi::INFO => {
@@ -59,42 +73,24 @@ impl MiscDevice for Control {
             })?,
             abi::POWER_FAILING => power_failing(host, arg)?,
             abi::THAW => each(host, &get::<Select>(arg)?, |vm| vm.keeper.thaw())?,
+            abi::HOLD => {
+                let mut image = get_boxed::<abi::Image>(arg)?;
+                let slot = slot_of(host.store()?, &image.select)?;
+                me.transfer.lock().hold(host, slot, &mut image)?;
+                put(arg, &*image)?;
+            }
+            abi::READ => me.transfer.lock().read(&get(arg)?)?,
+            abi::IMPORT => me
+                .transfer
+                .lock()
+                .import(host, &*get_boxed::<abi::Image>(arg)?)?,
+            abi::WRITE => me.transfer.lock().write(&get(arg)?)?,
+            abi::COMMIT => me.transfer.lock().commit(&get(arg)?)?,
+            abi::GIVE_UP => me.transfer.lock().give_up()?,
             _ => return Err(ENOTTY),
         }
         Ok(0)
     }
-}
-
-/// A structure of the interface: plain old data without padding.
-trait Plain: Copy {}
-impl Plain for Info {}
-impl Plain for Bind {}
-impl Plain for Select {}
-impl Plain for abi::PowerFailing {}
-impl Plain for abi::Vm {}
-impl Plain for abi::Devices {}
-impl Plain for abi::DeviceEntry {}
-
-fn get<T: Plain>(arg: usize) -> Result<T> {
-    let mut value = core::mem::MaybeUninit::<T>::zeroed();
-    // SAFETY: The bytes of `value`, all initialized.
-    let bytes =
-        unsafe { core::slice::from_raw_parts_mut(value.as_mut_ptr().cast::<u8>(), size_of::<T>()) };
-    UserSlice::new(UserPtr::from_addr(arg), size_of::<T>())
-        .reader()
-        .read_slice(bytes)?;
-    // SAFETY: A `Plain` type is valid with any bytes.
-    Ok(unsafe { value.assume_init() })
-}
-
-fn put<T: Plain>(arg: usize, value: &T) -> Result {
-    // SAFETY: A `Plain` type has no padding.
-    let bytes = unsafe {
-        core::slice::from_raw_parts(core::ptr::from_ref(value).cast::<u8>(), size_of::<T>())
-    };
-    UserSlice::new(UserPtr::from_addr(arg), size_of::<T>())
-        .writer()
-        .write_slice(bytes)
 }
 
 /// Seals all VMs as when power fails, whosever they are; or only tries that.
@@ -149,10 +145,8 @@ fn bind(host: &Host, bind: &Bind) -> Result {
         policy,
     };
     host.await_ending(&name);
-    let found = match (host.find(&name), store.find(&name)?) {
-        (Some(vm), _) => Found::Here {
-            uid: vm.binding.uid,
-        },
+    let found = match (host.taker_of(&name), store.find(&name)?) {
+        (Some(taken), _) => taken,
         (None, None) => Found::Nothing,
         (None, Some(slot)) => store.entry(slot, |entry| crate::kvm::adopt::found_in(&entry))?,
     };
@@ -171,7 +165,7 @@ fn bind(host: &Host, bind: &Bind) -> Result {
 fn each(host: &Host, select: &Select, f: impl Fn(&crate::kvm::vm::Vm) -> Result) -> Result {
     if select.name[0] != 0 {
         let vm = if select.name[0] == b'#' {
-            host.holder_of(slot_of(host.store()?, select)?)
+            host.holder_of(slot_of(host.store()?, &select.name)?)
         } else {
             host.find(&Name::from_field(&select.name).map_err(|_| EINVAL)?)
         };
@@ -199,7 +193,7 @@ fn each(host: &Host, select: &Select, f: impl Fn(&crate::kvm::vm::Vm) -> Result)
 /// Gives up an image that nobody runs.
 fn discard(host: &Host, select: &Select) -> Result {
     let store = host.store()?;
-    let slot = slot_of(store, select)?;
+    let slot = slot_of(store, &select.name)?;
     if let Some(vm) = host.holder_of(slot) {
         pr_err!("{}: cannot be discarded while it runs\n", vm.binding.name());
         return Err(EBUSY);
@@ -220,7 +214,7 @@ fn discard(host: &Host, select: &Select) -> Result {
     let failed = |why| refused(fmt!("{named}: cannot be discarded"), why);
     // The name of an image that was set aside may be another VM's by now.
     let wanted = name.as_ref().filter(|_| !aside);
-    let image = host.unless_live(wanted, slot, || {
+    let image = host.unless_taken(wanted, slot, || {
         if damaged {
             store.discard_damaged(slot).map_err(failed)?;
             return Ok(None);
@@ -243,13 +237,9 @@ fn discard(host: &Host, select: &Select) -> Result {
 }
 
 /// The slot that is meant: a name, or `#` and a number.
-fn slot_of(store: &Store, select: &Select) -> Result<u32> {
-    let end = select
-        .name
-        .iter()
-        .position(|&b| b == 0)
-        .unwrap_or(select.name.len());
-    let text = select.name.get(..end).unwrap_or(&[]);
+fn slot_of(store: &Store, select: &[u8; abi::NAME_LEN]) -> Result<u32> {
+    let end = select.iter().position(|&b| b == 0).unwrap_or(select.len());
+    let text = select.get(..end).unwrap_or(&[]);
     if let Some(number) = text.strip_prefix(b"#") {
         let number = core::str::from_utf8(number).map_err(|_| EINVAL)?;
         return number.parse().map_err(|_| EINVAL);

@@ -3,6 +3,8 @@
 //! `/dev/nvhv`: the interface of `docs/abi.md`.
 
 mod device;
+mod plain;
 mod report;
+mod transfer;
 
 pub(crate) use device::Control;

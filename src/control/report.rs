@@ -100,7 +100,7 @@ fn here(vm: &Vm, out: &mut abi::Vm) {
     if !vm.gate.is_open() {
         out.flags |= vm_flag::FROZEN;
     }
-    flag(&vm.devices.obstacles(), out);
+    flag(&vm.devices.obstacles(vm), out);
     out.pid = vm.owner.number() as i32;
     out.timings = inner.timings;
 }

@@ -158,13 +158,15 @@ impl<M: Media> Pool<M> {
     /// items there, so a record takes no other memory and is copied nowhere.
     ///
     /// Crash: nothing that is committed was touched. That holds as well if `fill` fails.
+    ///
+    /// A VM that is being created has a record if it was brought here from another pool.
     pub fn make_record<E: From<Refusal>>(
         &self,
         entry: &mut Entry,
         about: &RecordInfo,
         fill: impl FnOnce(&mut RecordWriter<'_>) -> Result<(), E>,
     ) -> Result<RecordToken, E> {
-        self.expect(entry, &[State::Live, State::Sealed])?;
+        self.expect(entry, &[State::Creating, State::Live, State::Sealed])?;
         if about.vm != entry.vm || about.header_seq != entry.seq {
             return Err(Refusal::RecordStale.into());
         }
@@ -195,9 +197,10 @@ impl<M: Media> Pool<M> {
 
     /// Seals a VM: its record and its RAM, which the caller has written back, belong together.
     ///
-    /// Crash: the word decides between the old state and sealed with this record.
+    /// Crash: the word decides between the old state and sealed with this record. One that was being created
+    /// is zeroed at start, or whole.
     pub fn commit_sealed(&self, entry: &mut Entry, token: RecordToken) -> Result<(), Refusal> {
-        self.expect(entry, &[State::Live, State::Sealed])?;
+        self.expect(entry, &[State::Creating, State::Live, State::Sealed])?;
         let next = 1 - (entry.area & 1);
         if token.slot != entry.slot || token.header_seq != entry.seq || token.area != next {
             return Err(Refusal::RecordStale);

@@ -52,6 +52,16 @@ impl BlockFlags {
     /// The block appeared after the VM's first instruction.
     pub const LATE: BlockFlags = BlockFlags(1 << 0);
 
+    /// As they are in a header.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// From a header's bits; `None` if some have no meaning.
+    pub fn from_bits(bits: u32) -> Option<Self> {
+        (bits & !Self::LATE.0 == 0).then_some(BlockFlags(bits))
+    }
+
     /// Whether all flags of `other` are set.
     pub fn has(self, other: BlockFlags) -> bool {
         self.0 & other.0 == other.0
@@ -175,7 +185,7 @@ impl<'a> HeaderView<'a> {
         if Name::from_field(&get(bytes, at::NAME)).is_err() {
             return Err("its name is not a name");
         }
-        if Policy::from_bits(get_u64(bytes, at::POLICY)).is_none() {
+        if Policy::from_bits(get_u64(bytes, at::POLICY)).is_none_or(|p| p != p.lasting()) {
             return Err("it has a policy of a later version");
         }
         if get_u32(bytes, at::RESERVED_A) != 0

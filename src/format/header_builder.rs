@@ -63,7 +63,7 @@ impl<B: DerefMut<Target = [u8]>> HeaderBuilder<B> {
         header.put(at::NAME, id.name.field());
         header.put(at::UID, &id.uid.to_le_bytes());
         header.put(at::CREATED, &id.created_ns.to_le_bytes());
-        header.put(at::POLICY, &id.policy.bits().to_le_bytes());
+        header.set_policy(id.policy);
         Ok(header)
     }
 
@@ -168,9 +168,9 @@ impl<B: DerefMut<Target = [u8]>> HeaderBuilder<B> {
         self.put(at::VCPUS, &vcpus.to_le_bytes());
     }
 
-    /// Sets what the VM's owner chose.
+    /// Sets what the VM's owner chose, as far as it stays.
     pub fn set_policy(&mut self, policy: Policy) {
-        self.put(at::POLICY, &policy.bits().to_le_bytes());
+        self.put(at::POLICY, &policy.lasting().bits().to_le_bytes());
     }
 
     /// How much is in the header now.

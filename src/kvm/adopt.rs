@@ -12,6 +12,7 @@ use super::{
     devices::Telling,
     keepable,
     keeper::Keeper,
+    migrate,
     msrs::Msrs,
     restore::{self, Failure},
     scratch::Scratch,
@@ -281,8 +282,8 @@ fn decide(vm: ArcBorrow<'_, Vm>, inner: &mut Inner) -> Outcome<()> {
     vm.host.await_ending(vm.binding.id());
     let this: Arc<Vm> = vm.into();
     let found = match vm.host.claim_name(&this)? {
-        Err(uid) => {
-            let claim = life::claim(&claimant(&vm), Found::Here { uid });
+        Err(found) => {
+            let claim = life::claim(&claimant(&vm), found);
             return Err(match claim {
                 Claim::Denied(denied) => denied.into(),
                 _ => Denied::Busy.into(),
@@ -404,6 +405,7 @@ fn start_new(vm: &Vm, this: Arc<Vm>, inner: &mut Inner, store: &Arc<Store>) -> O
     let ram = Ram::new(&store.device)?;
     let work = buffer(capture::WORK)?;
     let msrs = Msrs::of(vm, &scratch, &[])?;
+    let has_run = migrate::has_run(vm, &scratch)?;
     // Last, so that nothing but a failed copy has to be undone in the pool.
     let entry = store.create(&mut header, |header, memory| {
         place_areas(header, memory, record_len as u64)?;
@@ -423,8 +425,10 @@ fn start_new(vm: &Vm, this: Arc<Vm>, inner: &mut Inner, store: &Arc<Store>) -> O
     });
     inner.scratch = Some(scratch);
     let done = fill_and_run(vm, this, inner, store, &ram_blocks, start);
-    if done.is_err() {
-        abandon(vm, inner, store);
+    match done {
+        Ok(()) if has_run => vm.devices.configured_elsewhere(),
+        Ok(()) => {}
+        Err(_) => abandon(vm, inner, store),
     }
     done
 }

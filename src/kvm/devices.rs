@@ -69,6 +69,8 @@ pub(super) struct State {
     pub(super) policy: Policy,
     /// A device of the host is the VM's.
     pub(super) passed_through: bool,
+    /// The guest had configured devices before it came here.
+    pub(super) elsewhere: bool,
     /// Disks that were in the host's page cache when the VM was adopted.
     pub(super) disks: Disks,
 }
@@ -118,6 +120,7 @@ impl Devices {
             time: RunTime::default(),
             policy: Policy::default(),
             passed_through: false,
+            elsewhere: false,
             disks: Disks::none(),
         };
         Ok(pin_init!(Self {
@@ -179,7 +182,8 @@ impl Devices {
         image: &Image,
     ) -> core::result::Result<(), Failure> {
         self.prepare(vm, image)?;
-        if keepable::check(record, image.header.view().policy())?.is_any() {
+        let policy = image.header.view().policy().with(vm.binding.policy);
+        if keepable::check(record, policy)?.is_any() {
             pr_warn!(
                 "{}: goes on without the state of devices\n",
                 self.binding.name()
@@ -451,6 +455,15 @@ impl Devices {
         };
         self.queues.retain(|_| false);
         machine.reset();
+        if core::mem::take(&mut state.elsewhere) {
+            pr_info!("{}: can be kept again\n", self.binding.name());
+        }
+    }
+
+    /// Device and number of a queue in `len` bytes at `gpa` that only this device can go on with.
+    pub(super) fn stays(&self, gpa: u64, len: u64) -> Option<(DeviceId, u16)> {
+        let id = self.queues.stays(gpa, len)?;
+        Some((DeviceId::from_raw(id.device), id.queue))
     }
 
     /// Stops all copying: the VM is being captured. The gate is closed.

@@ -152,6 +152,10 @@ unsafe extern "C" fn vcpu_ioctl(file: *mut c::file, request: u32, arg: usize) ->
         return vcpu.vm.devices.ioctl(request, arg, pass);
     }
     let ret = pass();
+    if request == abi::GET_MSRS && ret > 0 {
+        // What of a processor is never in `kvm_run`: who copies one reads them.
+        vcpu.note_copied();
+    }
     // While it is being resumed, a VMM may hand back what it has read: the state after reset.
     if ret == 0
         && request == abi::SET_REGS

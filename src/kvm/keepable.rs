@@ -37,6 +37,9 @@ pub(crate) struct Obstacles {
 
 impl Obstacles {
     fn add(&mut self, unkept: Unkept, policy: Policy) {
+        if unkept == Unkept::Moved && policy.has(Policy::NOT_MOVED) {
+            return;
+        }
         self.all = self.all.saturating_add(1);
         if !(policy.has(Policy::PARTIAL) && unkept.is_dispensable()) {
             self.fatal = self.fatal.saturating_add(1);
@@ -79,6 +82,13 @@ pub(super) fn check(
         .ok_or_else(|| Failure::new(EUCLEAN, fmt!("its record has no sound list of devices")))?;
     match obstacles.first {
         None => Ok(obstacles),
+        Some(Unkept::Moved) => Err(Failure::new(
+            ESTALE,
+            fmt!(
+                "its VMM was migrating it, had stopped it and read its processors, so it may live elsewhere: \
+                 'nvhv discard' gives this image up; if it arrived nowhere, 'nvhv run --policy moved=resume' resumes it"
+            ),
+        )),
         Some(first) if first.is_dispensable() => Err(Failure::new(
             EOPNOTSUPP,
             fmt!(
@@ -95,7 +105,14 @@ pub(super) fn check(
 
 impl Devices {
     /// Calls `f` with all that stands against keeping the VM.
-    fn each_unkept(&self, state: &State, mut f: impl FnMut(Unkept)) {
+    fn each_unkept(&self, vm: &Vm, state: &State, mut f: impl FnMut(Unkept)) {
+        // The first, as it is what nobody may overlook.
+        if vm.may_have_moved() {
+            f(Unkept::Moved);
+        }
+        if state.elsewhere {
+            f(Unkept::Elsewhere);
+        }
         if state.passed_through {
             f(Unkept::PassedThrough);
         }
@@ -122,16 +139,16 @@ impl Devices {
         }
     }
 
-    fn obstacles_in(&self, state: &State) -> Obstacles {
+    fn obstacles_in(&self, vm: &Vm, state: &State) -> Obstacles {
         let policy = state.policy;
         let mut obstacles = Obstacles::default();
-        self.each_unkept(state, |unkept| obstacles.add(unkept, policy));
+        self.each_unkept(vm, state, |unkept| obstacles.add(unkept, policy));
         obstacles
     }
 
     /// What stands against keeping the VM now.
-    pub(crate) fn obstacles(&self) -> Obstacles {
-        self.obstacles_in(&self.state.lock())
+    pub(crate) fn obstacles(&self, vm: &Vm) -> Obstacles {
+        self.obstacles_in(vm, &self.state.lock())
     }
 
     /// Says, once, that a device was put to use that the VM cannot be kept with.
@@ -166,6 +183,16 @@ impl Devices {
         );
     }
 
+    /// The guest has run before, in another VMM: what it has configured of its devices is not known here.
+    pub(super) fn configured_elsewhere(&self) {
+        self.state.lock().elsewhere = true;
+        pr_warn!(
+            "{}: cannot be kept until its guest reboots: it uses {} (a migration, or a snapshot)\n",
+            self.binding.name(),
+            Unkept::Elsewhere
+        );
+    }
+
     /// Says in the record what the VM is not kept with. On request, such a VM is not sealed.
     pub(super) fn capture_unkept(
         &self,
@@ -174,19 +201,23 @@ impl Devices {
         cause: Cause,
         writer: &mut RecordWriter<'_>,
     ) -> Result {
-        let obstacles = self.obstacles_in(state);
+        let obstacles = self.obstacles_in(vm, state);
         if let Some(first) = obstacles.first {
             let more = obstacles.fatal - 1;
             let more = if more > 0 { " and others" } else { "" };
+            if cause == Cause::REQUEST && first == Unkept::Moved {
+                return Err(self.refuse(vm, fmt!("it has been migrated, or is being migrated")));
+            }
             if cause == Cause::REQUEST {
                 return Err(
                     self.refuse(vm, fmt!("its guest uses {first}{more}, which is not kept"))
                 );
             }
-            pr_warn!(
-                "{}: its image will not be resumed: its guest used {first}{more}, which is not kept\n",
-                self.binding.name()
-            );
+            let name = self.binding.name();
+            match first {
+                Unkept::Moved => pr_warn!("{name}: its image will not be resumed: it may live elsewhere, as its VMM was migrating it\n"),
+                _ => pr_warn!("{name}: its image will not be resumed: its guest used {first}{more}, which is not kept\n"),
+            }
         }
         if !obstacles.is_any() {
             return Ok(());
@@ -194,7 +225,7 @@ impl Devices {
         writer.push_up_to(kind::UNKEPT, VM_WIDE, obstacles.all * UNKEPT_LEN, |room| {
             let mut rest = room.chunks_exact_mut(UNKEPT_LEN);
             let mut len = 0;
-            self.each_unkept(state, |unkept| {
+            self.each_unkept(vm, state, |unkept| {
                 // A ring may break meanwhile: there is one line less for it in the record then.
                 if let Some(to) = rest.next() {
                     to.copy_from_slice(&unkept.encode());

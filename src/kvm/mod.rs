@@ -11,7 +11,7 @@
 //!
 //! 1. `Vm::inner` (mutex): placement, adoption, capture. May be held while user memory is touched,
 //!    so it is never taken below `mmap_lock`.
-//! 2. `Host::live` (mutex): the names in use. `Store`'s table (mutex) is taken inside it.
+//! 2. `Host::taken` (mutex): the names in use. `Store`'s table (mutex) is taken inside it.
 //!    A RAM file's mapping lock is taken here as well, and by page faults, which hold nothing of ours.
 //! 3. `Vm::vcpus` (mutex): the list of vCPUs.
 //! 4. `Vm::gate` (spinlock): who may enter KVM.
@@ -34,6 +34,7 @@ pub(crate) mod hook;
 pub(crate) mod ioctl;
 pub(crate) mod keepable;
 pub(crate) mod keeper;
+mod migrate;
 mod msrs;
 pub(crate) mod report;
 pub(crate) mod restore;

@@ -113,7 +113,7 @@ fn number(entry: &[u8]) -> u32 {
 }
 
 /// The entry by which an MSR is asked for.
-fn entry(number: u32) -> [u8; MSR_ENTRY] {
+pub(super) fn entry(number: u32) -> [u8; MSR_ENTRY] {
     u128::from(number).to_le_bytes()
 }
 

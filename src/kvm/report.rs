@@ -64,6 +64,9 @@ impl Devices {
         if state.passed_through {
             entries.add((kind::PASSED_THROUGH, keeping::LOST), [0; 3], None)?;
         }
+        if state.elsewhere {
+            entries.add((kind::ELSEWHERE, keeping::LOST), [0; 3], None)?;
+        }
         self.add_disks(&mut entries, &state)?;
         Ok((entries.0, state.disks.count))
     }

@@ -10,6 +10,7 @@
 //! the content of the guest's RAM.
 
 use super::{
+    migrate,
     scratch::Scratch,
     vm::{Image, Inner, Phase, Vm},
 };
@@ -44,9 +45,10 @@ pub(super) fn set(vm: &Vm, request: u32, arg: usize) -> Result<isize> {
         // Without private memory the two requests say the same; the argument was read once, and is
         // what was checked.
         let ret = vm.kvm.call(&file, request, arg)?;
-        note(inner, slot)?;
+        note(vm, inner, slot)?;
         return Ok(ret as isize);
     }
+    migrate::check(vm, &inner.slots, &slot)?;
     let Inner {
         image,
         scratch,
@@ -58,7 +60,7 @@ pub(super) fn set(vm: &Vm, request: u32, arg: usize) -> Result<isize> {
     };
     let translated = translate(vm, image, scratch, phantoms, &slot)?;
     put(vm, scratch, &translated)?;
-    note(inner, slot)?;
+    note(vm, inner, slot)?;
     Ok(0)
 }
 
@@ -114,11 +116,12 @@ pub(super) fn sync_storage(vm: &Vm, slots: &[Slot], ram: &Ram) -> Result {
 }
 
 /// Keeps `inner.slots` as the VMM sees them.
-fn note(inner: &mut Inner, slot: Slot) -> Result {
+fn note(vm: &Vm, inner: &mut Inner, slot: Slot) -> Result {
     inner.slots.retain(|old| old.id != slot.id);
     if slot.size > 0 {
         inner.slots.push(slot, GFP_KERNEL)?;
     }
+    migrate::note_log(vm, &inner.slots);
     Ok(())
 }
 

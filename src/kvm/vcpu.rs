@@ -59,6 +59,8 @@ pub(crate) struct Vcpu {
     pin_tried: AtomicBool,
     /// KVM_RUN returned an exit, and the VMM has not called it since.
     outstanding: AtomicBool,
+    /// Its VMM has read its registers since it ran last.
+    copied: AtomicBool,
     /// The guest asked for its end in this vCPU's last exit, as `life` encodes it; 0 for no.
     pub(super) asked_end: core::sync::atomic::AtomicU32,
     /// An exit of the sealed VM that the new VMM has yet to see.
@@ -98,6 +100,7 @@ impl Vcpu {
                 page: SetOnce::new(),
                 pin_tried: AtomicBool::new(false),
                 outstanding: AtomicBool::new(false),
+                copied: AtomicBool::new(false),
                 asked_end: core::sync::atomic::AtomicU32::new(0),
                 kept_exit <- new_mutex!(None, "nvhv_vcpu_kept_exit"),
                 has_kept_exit: AtomicBool::new(false),
@@ -230,6 +233,16 @@ impl Vcpu {
         }
     }
 
+    /// Its VMM has read all of its registers.
+    pub(super) fn note_copied(&self) {
+        self.copied.store(true, Ordering::Release);
+    }
+
+    /// Whether it stands still, and has since its VMM has read all of its registers.
+    pub(super) fn is_copied(&self) -> bool {
+        self.copied.load(Ordering::Acquire)
+    }
+
     /// Keeps an exit of the sealed VM for the new VMM.
     pub(crate) fn keep_exit(&self, exit: KVec<u8>) {
         *self.kept_exit.lock() = Some(exit);
@@ -255,6 +268,7 @@ impl Vcpu {
         // SAFETY: Reads a per-CPU pointer.
         // INVARIANT: this task enters.
         runner.0 = unsafe { c::nvhv_current() };
+        self.copied.store(false, Ordering::Release);
         self.kicked.store(false, Ordering::Release);
         Entered::Inside
     }
@@ -268,6 +282,7 @@ impl Vcpu {
                 // SAFETY: Reads a per-CPU pointer.
                 // INVARIANT: this task enters.
                 runner.0 = unsafe { c::nvhv_current() };
+                self.copied.store(false, Ordering::Release);
                 inside = true;
             }
         });

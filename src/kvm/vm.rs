@@ -9,6 +9,7 @@ use super::{
     gate::Gate,
     ioctl::KvmFile,
     keeper::Keeper,
+    migrate,
     msrs::Msrs,
     run_page::RunPage,
     scratch::Scratch,
@@ -144,6 +145,8 @@ pub(crate) struct Vm {
     pub(crate) replaying: AtomicBool,
     /// Capabilities were enabled since it was adopted.
     pub(crate) caps_changed: AtomicBool,
+    /// The VMM has KVM log which pages of the guest's low RAM are written.
+    pub(crate) logged: AtomicBool,
     /// The guest has powered itself off through ACPI.
     pub(crate) powered_off: AtomicBool,
     #[pin]
@@ -205,6 +208,7 @@ impl Vm {
                 owner,
                 replaying: AtomicBool::new(false),
                 caps_changed: AtomicBool::new(false),
+                logged: AtomicBool::new(false),
                 powered_off: AtomicBool::new(false),
                 gate <- Gate::new(),
                 vcpus <- new_mutex!(KVec::new(), "nvhv_vm_vcpus"),
@@ -343,6 +347,9 @@ impl Vm {
                 if let Err(e) = user::read(arg, &mut cap) {
                     return e.to_errno() as isize;
                 }
+                if abi::is_dirty_ring(u32::from_le_bytes(cap)) {
+                    return EINVAL.to_errno() as isize;
+                }
                 let ret = pass();
                 if u32::from_le_bytes(cap) != abi::CAP_SPLIT_IRQCHIP {
                     return ret;
@@ -359,6 +366,11 @@ impl Vm {
                 });
                 fd
             }
+            abi::GET_DIRTY_LOG => {
+                migrate::dirty_log(&self, arg, pass).unwrap_or_else(|e| e.to_errno() as isize)
+            }
+            // What we write into the guest's RAM is in no such ring. It is an optimization: a VMM takes the log.
+            abi::CHECK_EXTENSION if abi::is_dirty_ring(arg as u32) => 0,
             abi::CREATE_DEVICE => {
                 let mut raw = [0; abi::size_of_request(abi::CREATE_DEVICE)];
                 let read = user::read(arg, &mut raw);

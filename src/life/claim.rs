@@ -26,6 +26,11 @@ pub enum Found {
         /// Its owner.
         uid: u32,
     },
+    /// An image of user `uid` that is being copied: exported, imported or dumped.
+    Copied {
+        /// Its owner.
+        uid: u32,
+    },
     /// A sealed image.
     Sealed {
         /// Its owner.
@@ -73,6 +78,8 @@ pub enum Claim {
 pub enum Denied {
     /// The VM is running here.
     Busy,
+    /// It is being copied.
+    Copied,
     /// It belongs to another user.
     NotOwner,
     /// It is torn.
@@ -98,6 +105,7 @@ pub fn claim(who: &Claimant, found: Found) -> Claim {
         Found::Nothing => return Claim::New,
         Found::Discarding => return Claim::Denied(Denied::Discarding),
         Found::Here { uid }
+        | Found::Copied { uid }
         | Found::Sealed { uid }
         | Found::Mismatch { uid }
         | Found::Torn { uid }
@@ -119,6 +127,7 @@ pub fn claim(who: &Claimant, found: Found) -> Claim {
         Found::Unsaved { .. } => Claim::Denied(Denied::Unsaved),
         // Setting it aside would need a header that can be rewritten.
         Found::Damaged { .. } => Claim::Denied(Denied::Damaged),
+        Found::Copied { .. } => Claim::Denied(Denied::Copied),
         Found::Nothing | Found::Discarding | Found::Here { .. } => Claim::Denied(Denied::Busy),
     }
 }
@@ -131,7 +140,7 @@ impl Denied {
         const EXDEV: i32 = 18;
         const EUCLEAN: i32 = 117;
         match self {
-            Denied::Busy | Denied::Discarding => EBUSY,
+            Denied::Busy | Denied::Copied | Denied::Discarding => EBUSY,
             Denied::NotOwner => EPERM,
             Denied::Torn | Denied::Unsaved | Denied::Damaged => EUCLEAN,
             Denied::Mismatch => EXDEV,
@@ -143,6 +152,7 @@ impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Denied::Busy => "it is running already: one VM per name",
+            Denied::Copied => "it is being exported, imported or dumped: wait until that is done",
             Denied::NotOwner => "it belongs to another user",
             Denied::Torn => "torn: it ran on after its last record (power cut without a seal); start it with 'nvhv run --policy torn=cold' to set the image aside, or 'nvhv discard' it",
             Denied::Mismatch => "the VM presented does not match the image: start the VMM as before, or with 'nvhv run --policy torn=cold'",

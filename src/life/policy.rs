@@ -17,11 +17,21 @@ impl Policy {
     /// is stable.
     pub const WRITE_THROUGH: Policy = Policy(1 << 2);
 
-    const ALL: u64 = Policy::TORN_COLD.0 | Policy::PARTIAL.0 | Policy::WRITE_THROUGH.0;
+    /// Who claims the image knows that the VM lives nowhere else. For one claim: it is in no header.
+    pub const NOT_MOVED: Policy = Policy(1 << 3);
+
+    const LASTING: u64 = Policy::TORN_COLD.0 | Policy::PARTIAL.0 | Policy::WRITE_THROUGH.0;
+
+    const ALL: u64 = Policy::LASTING | Policy::NOT_MOVED.0;
 
     /// From bits that came from outside; `None` if one of them has no meaning.
     pub fn from_bits(bits: u64) -> Option<Self> {
         (bits & !Policy::ALL == 0).then_some(Policy(bits))
+    }
+
+    /// What of it stays with the VM.
+    pub fn lasting(self) -> Self {
+        Policy(self.0 & Policy::LASTING)
     }
 
     /// Both.

@@ -339,6 +339,13 @@ impl Queue {
         }
     }
 
+    /// Whether another device could go on with the guest's ring.
+    pub(super) fn counts_alike(&self) -> bool {
+        let state = self.state.lock();
+        let live = state.live.as_ref().filter(|_| state.fault.is_none());
+        live.is_some_and(|live| live.ring.counts_alike())
+    }
+
     /// Saves the ring. `None` if it is broken, or `out` too small.
     pub(super) fn save(&self, out: &mut [u8]) -> Option<usize> {
         let state = self.state.lock();

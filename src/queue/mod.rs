@@ -20,6 +20,7 @@ mod ioctl;
 mod live;
 mod look;
 mod memory;
+mod migrate;
 mod refused;
 mod seal;
 

@@ -230,6 +230,9 @@ pub(crate) fn check_backing(
             }
             c::nvhv_backing_NVHV_BACKING_FILE => Backing::Storage,
             c::nvhv_backing_NVHV_BACKING_NONE => return Err("it is not mapped writable"),
+            c::nvhv_backing_NVHV_BACKING_AWAITED => {
+                return Err("its pages have yet to arrive (userfaultfd, a migration with postcopy)")
+            }
             c::nvhv_backing_NVHV_BACKING_SHARED => {
                 return Err("it is shared with another process (vhost-user)")
             }

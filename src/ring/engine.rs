@@ -150,6 +150,12 @@ impl<S: AsRef<[Slot]> + AsMut<[Slot]>> Ring<S> {
         self.unless_broken(|ring| ring.follow_all(m, Pass::Look, |_, _| Ok(())))
     }
 
+    /// Whether device and driver count alike, so that a device can go on with the guest's ring where this one is: it has not
+    /// been before another device since the driver enabled it.
+    pub fn counts_alike(&self) -> bool {
+        self.fault.is_none() && self.telling.is_none() && self.avail_seen == self.avail_shown
+    }
+
     /// Requests that the device has.
     pub fn in_flight(&self) -> u16 {
         self.requests.count()

@@ -77,6 +77,14 @@ impl Layout {
             .map(|page| page * PAGE)
     }
 
+    /// Start and end of the available ring, and of the used ring.
+    pub fn rings(&self) -> [(u64, u64); 2] {
+        [
+            (self.avail, self.avail + self.avail_len()),
+            (self.used, self.used + self.used_len()),
+        ]
+    }
+
     /// Bytes of the descriptor table in which commands are told again: a page at most.
     pub(super) fn table_len(&self) -> u64 {
         (DESC_LEN * u64::from(self.size)).min(PAGE)
@@ -94,8 +102,7 @@ impl Layout {
 
     /// The parts of `start..end` that are not in the available or used ring. Some may be empty.
     pub(super) fn outside_rings(&self, start: u64, end: u64) -> [(u64, u64); 3] {
-        let avail = (self.avail, self.avail + self.avail_len());
-        let used = (self.used, self.used + self.used_len());
+        let [avail, used] = self.rings();
         let (low, high) = if avail < used {
             (avail, used)
         } else {

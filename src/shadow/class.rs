@@ -189,6 +189,11 @@ pub enum Unkept {
     },
     /// A device of the host (VFIO), which writes to the guest's RAM by itself.
     PassedThrough,
+    /// Devices that the guest had configured before it came here: it was migrated, or is a snapshot.
+    Elsewhere,
+    /// No device: its VMM was copying the guest's RAM to somewhere, had stopped it and read its processors. So
+    /// it may have gone on there.
+    Moved,
 }
 
 /// Bytes of one in a record.
@@ -198,6 +203,8 @@ const VIRTIO: u32 = 1;
 const FUNCTION: u32 = 2;
 const QUEUE: u32 = 3;
 const PASSED_THROUGH: u32 = 4;
+const ELSEWHERE: u32 = 5;
+const MOVED: u32 = 6;
 
 impl Unkept {
     /// Whether the VM may go on without, if its owner says so.
@@ -216,6 +223,8 @@ impl Unkept {
             } => (FUNCTION, class, u64::from(bdf), u64::from(identity)),
             Unkept::Queue { device, queue } => (QUEUE, queue.into(), device.to_raw(), 0),
             Unkept::PassedThrough => (PASSED_THROUGH, 0, 0, 0),
+            Unkept::Elsewhere => (ELSEWHERE, 0, 0, 0),
+            Unkept::Moved => (MOVED, 0, 0, 0),
         };
         let mut out = [0; UNKEPT_LEN];
         let words = [u64::from(what) | (u64::from(number) << 32), place, more];
@@ -250,7 +259,12 @@ impl Unkept {
                 device,
                 queue: u16::try_from(number).ok()?,
             }),
-            (PASSED_THROUGH, 0) if (number, place) == (0, 0) => Some(Unkept::PassedThrough),
+            (_, 0) if (number, place) == (0, 0) => match what {
+                PASSED_THROUGH => Some(Unkept::PassedThrough),
+                ELSEWHERE => Some(Unkept::Elsewhere),
+                MOVED => Some(Unkept::Moved),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -284,6 +298,8 @@ impl fmt::Display for Unkept {
             ),
             Unkept::Queue { device, queue } => write!(f, "queue {queue} of {device}"),
             Unkept::PassedThrough => f.write_str("a device of the host (VFIO)"),
+            Unkept::Elsewhere => f.write_str("devices that it had configured elsewhere"),
+            Unkept::Moved => f.write_str("a migration"),
         }
     }
 }

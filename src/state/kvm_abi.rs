@@ -48,6 +48,8 @@ pub const GET_MSR_INDEX_LIST: u32 = iowr(0x02, 4);
 pub const CHECK_EXTENSION: u32 = io(0x03);
 /// 4.7 KVM_CREATE_VCPU
 pub const CREATE_VCPU: u32 = io(0x41);
+/// 4.8 KVM_GET_DIRTY_LOG
+pub const GET_DIRTY_LOG: u32 = iow(0x42, 16);
 /// 4.35 KVM_SET_USER_MEMORY_REGION
 pub const SET_USER_MEMORY_REGION: u32 = iow(0x46, 32);
 /// 4.140 KVM_SET_USER_MEMORY_REGION2
@@ -163,6 +165,14 @@ pub const VCPU_TSC_CTRL: u32 = 0;
 /// Attribute KVM_VCPU_TSC_OFFSET of that group
 pub const VCPU_TSC_OFFSET: u64 = 0;
 
+/// KVM_CAP_DIRTY_LOG_RING and KVM_CAP_DIRTY_LOG_RING_ACQ_REL
+const CAP_DIRTY_LOG_RING: [u32; 2] = [192, 223];
+
+/// Whether a capability is about dirty pages being told in a ring.
+pub fn is_dirty_ring(cap: u32) -> bool {
+    CAP_DIRTY_LOG_RING.contains(&cap)
+}
+
 /// KVM_CAP_NESTED_STATE: bytes of the largest nested state, or 0
 pub const CAP_NESTED_STATE: u32 = 157;
 /// KVM_CAP_SPLIT_IRQCHIP
@@ -220,6 +230,15 @@ pub fn memory_region_to(slot: &Slot) -> [u8; MEMORY_REGION] {
         to.copy_from_slice(&word.to_le_bytes());
     }
     raw
+}
+
+/// Slot and address of the bitmap in a `struct kvm_dirty_log`.
+pub fn dirty_log_from(raw: &[u8; size_of_request(GET_DIRTY_LOG)]) -> (u32, u64) {
+    let [s0, s1, s2, s3, _, _, _, _, bitmap @ ..] = *raw;
+    (
+        u32::from_le_bytes([s0, s1, s2, s3]),
+        u64::from_le_bytes(bitmap),
+    )
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@
 #include <linux/shmem_fs.h>
 #include <linux/tracepoint.h>
 #include <linux/uaccess.h>
+#include <linux/userfaultfd_k.h>
 #include <linux/utsname.h>
 
 #include "helpers.h"
@@ -307,6 +308,8 @@ enum nvhv_backing nvhv_backing(unsigned long addr, unsigned long *end)
 		*end = vma->vm_end;
 	if (!vma || !(vma->vm_flags & VM_WRITE))
 		backing = NVHV_BACKING_NONE;
+	else if (userfaultfd_armed(vma))
+		backing = NVHV_BACKING_AWAITED;
 	else if (vma_is_anonymous(vma) && !(vma->vm_flags & (VM_IO | VM_PFNMAP | VM_SHARED)))
 		backing = NVHV_BACKING_ANON;
 	else if (vma->vm_file && shmem_mapping(vma->vm_file->f_mapping))

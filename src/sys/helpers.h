@@ -116,6 +116,7 @@ struct file *nvhv_vma_file(struct vm_area_struct *vma);
 /* What backs addr: see enum nvhv_backing. *end is where that VMA ends. */
 enum nvhv_backing {
 	NVHV_BACKING_NONE,	/* no mapping, or one that the VMM cannot write */
+	NVHV_BACKING_AWAITED,	/* a user program provides pages as they are accessed */
 	NVHV_BACKING_ANON,	/* private anonymous memory */
 	NVHV_BACKING_SHMEM,	/* tmpfs or memfd pages, mapped by this mm alone */
 	NVHV_BACKING_SHARED,	/* tmpfs or memfd pages, mapped elsewhere too */

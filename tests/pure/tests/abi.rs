@@ -4,7 +4,8 @@
 
 use core::mem::{offset_of, size_of};
 use nvhv_pure::abi::{
-    self, Bind, DeviceEntry, Devices, Info, PowerFailing, Select, TextWriter, Timings, Vm,
+    self, Bind, DeviceEntry, Devices, Image, Info, Piece, PowerFailing, Select, TextWriter,
+    Timings, Vm,
 };
 use std::fmt::Write;
 
@@ -33,6 +34,10 @@ fn offsets() {
     assert_eq!(offset_of!(PowerFailing, elapsed_ns), 16);
     assert_eq!(offset_of!(Devices, entries), 8);
     assert_eq!(offset_of!(Devices, cached), 20);
+    assert_eq!(offset_of!(Image, uuid), 128);
+    assert_eq!(offset_of!(Image, created_ns), 168);
+    assert_eq!(offset_of!(Image, block), 200);
+    assert_eq!(offset_of!(Piece, address), 24);
     assert_eq!(offset_of!(DeviceEntry, place), 8);
     assert_eq!(offset_of!(DeviceEntry, detail), 24);
     assert_eq!(offset_of!(DeviceEntry, text), 32);
@@ -50,6 +55,12 @@ fn numbers() {
     assert_eq!(abi::DEVICES, number(3, size_of::<Devices>(), 7));
     assert_eq!(abi::THAW, number(1, size_of::<Select>(), 6));
     assert_eq!(abi::POWER_FAILING, number(3, size_of::<PowerFailing>(), 8));
+    assert_eq!(abi::HOLD, number(3, size_of::<Image>(), 9));
+    assert_eq!(abi::READ, number(1, size_of::<Piece>(), 10));
+    assert_eq!(abi::IMPORT, number(1, size_of::<Image>(), 11));
+    assert_eq!(abi::WRITE, number(1, size_of::<Piece>(), 12));
+    assert_eq!(abi::COMMIT, number(1, size_of::<Piece>(), 13));
+    assert_eq!(abi::GIVE_UP, number(0, 0, 14));
 }
 
 #[test]

@@ -167,12 +167,24 @@ fn records_say_it() {
             queue: u16::MAX,
         },
         Unkept::PassedThrough,
+        Unkept::Elsewhere,
+        Unkept::Moved,
     ];
     let item: Vec<u8> = all.iter().flat_map(Unkept::encode).collect();
     assert!(Unkept::each(&item).expect("sound").eq(all));
     assert!(Unkept::each(&item[1..]).is_none());
     // What is, number, where, and more: each must mean something.
-    for (one, at) in [(0, 0), (0, 20), (1, 10), (2, 6), (3, 5), (3, 8), (3, 23)] {
+    for (one, at) in [
+        (0, 0),
+        (0, 20),
+        (1, 10),
+        (2, 6),
+        (3, 5),
+        (3, 8),
+        (3, 23),
+        (5, 4),
+        (5, 9),
+    ] {
         let mut raw = all[one].encode();
         raw[at] ^= 0x80;
         assert_eq!(Unkept::decode(&raw), None, "{one} {at}");
@@ -182,7 +194,7 @@ fn records_say_it() {
     assert_eq!(words[0], "virtio-fs (type 26) at mmio@feb00000");
     assert_eq!(words[1], "NVMe controller (ffff:ffff) at 00:04.0");
     assert_eq!(words[2], "queue 65535 of 00:01.0");
-    assert!(all.map(|unkept| unkept.is_dispensable()) == [true, true, false, false]);
+    assert!(all.map(|unkept| unkept.is_dispensable()) == [true, true, false, false, false, false]);
 }
 
 #[test]

@@ -147,6 +147,40 @@ fn a_record_that_cannot_be_made_leaves_what_was() {
     );
 }
 
+/// It never ran here: there is no torn image in between.
+#[test]
+fn import() {
+    cut(
+        |_, _| (),
+        |pool, alloc, ()| {
+            let mut header = vm::header(alloc, "vm", vm::RAM).expect("fits");
+            let entry = pool.create(0, &mut header).expect("creates");
+            let mut vm = Vm { entry, header };
+            vm::write_ram(pool, &vm.header.view(), 3);
+            vm::seal(pool, &mut vm, 3).expect("seals");
+        },
+        &[Holds::Nothing, Holds::Leftover, Holds::Whole(3, 0)],
+    );
+}
+
+/// An import that is given up leaves nothing.
+#[test]
+fn import_and_give_up() {
+    cut(
+        |pool, alloc| {
+            let mut header = vm::header(alloc, "vm", vm::RAM).expect("fits");
+            let entry = pool.create(0, &mut header).expect("creates");
+            vm::write_ram(pool, &header.view(), 3);
+            (entry, header)
+        },
+        |pool, _, (mut entry, header)| {
+            pool.begin_discard(&mut entry).expect("begins");
+            pool.finish_discard(entry, &header.view()).expect("ends");
+        },
+        &[Holds::Leftover, Holds::Nothing],
+    );
+}
+
 #[test]
 fn seal() {
     cut(

@@ -151,6 +151,11 @@ fn claims() {
             denied(Denied::Busy),
             denied(Denied::Busy),
         ),
+        (
+            Found::Copied { uid },
+            denied(Denied::Copied),
+            denied(Denied::Copied),
+        ),
         (Found::Sealed { uid }, Claim::Resume, Claim::Resume),
         (Found::Torn { uid }, denied(Denied::Torn), Claim::ColdStart),
         (
@@ -190,6 +195,7 @@ fn another_user_gets_nothing_and_learns_nothing() {
     let uid = ME + 1;
     let theirs = [
         Found::Here { uid },
+        Found::Copied { uid },
         Found::Sealed { uid },
         Found::Torn { uid },
         Found::Mismatch { uid },
@@ -216,6 +222,7 @@ fn another_user_gets_nothing_and_learns_nothing() {
 fn denials_have_their_errno() {
     let errnos = [
         (Denied::Busy, 16),
+        (Denied::Copied, 16),
         (Denied::NotOwner, 1),
         (Denied::Torn, 117),
         (Denied::Damaged, 117),
@@ -262,11 +269,13 @@ fn policies() {
     assert_eq!(Policy::from_bits(1), Some(Policy::TORN_COLD));
     assert_eq!(Policy::from_bits(2), Some(Policy::PARTIAL));
     assert_eq!(Policy::from_bits(4), Some(Policy::WRITE_THROUGH));
-    assert_eq!(Policy::from_bits(8), None);
+    assert_eq!(Policy::from_bits(8), Some(Policy::NOT_MOVED));
+    assert_eq!(Policy::from_bits(16), None);
     let both = Policy::TORN_COLD.with(Policy::WRITE_THROUGH);
     assert_eq!(both.bits(), 5);
     assert!(both.has(Policy::TORN_COLD) && !both.has(Policy::PARTIAL));
     assert!(!Policy::default().has(Policy::TORN_COLD));
+    assert_eq!(both.with(Policy::NOT_MOVED).lasting(), both);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 //! Shadow rings between a driver and a device that keep the rules, while hosts are lost.
 
+use nvhv_pure::ring::{Occasion, View};
 use nvhv_pure_tests::random::Random;
 use nvhv_pure_tests::ring::World;
 use std::panic::catch_unwind;
@@ -102,4 +103,31 @@ fn devices_are_told_before_they_are_shown_requests() {
         told.fetch_add(world.told(), std::sync::atomic::Ordering::Relaxed);
     });
     assert!(told.into_inner() > 1000);
+}
+
+#[test]
+fn who_counts_alike_can_be_followed_by_another_device() {
+    with_seeds(100, |seed| {
+        let mut world = World::new(size(seed), seed);
+        for _ in 0..100 {
+            world.step(false);
+        }
+        world.pass_on();
+        let layout = world.layout();
+        let (ring, ram) = world.ring();
+        ring.submit(ram).expect("sound");
+        ring.complete(ram, Occasion::Other).expect("sound");
+        assert!(ring.counts_alike());
+        // Where the shadow is copied, another device finds all that driver and device have said.
+        for (start, index) in layout.rings().map(|(start, _)| (start, start + 2)) {
+            assert_eq!(start % 2, 0);
+            let at = |view| ram.get_u16(view, index);
+            assert_eq!(at(View::Device), at(View::Guest));
+        }
+        world.restore();
+        let none_was_used = world.done() == 0;
+        world.finish_all();
+        let (ring, _) = world.ring();
+        assert_eq!(ring.counts_alike(), none_was_used);
+    });
 }

@@ -311,7 +311,23 @@ fn make_vfio(vm: &VmFd) {
     std::mem::forget(made.expect("KVM_CREATE_DEVICE"));
 }
 
-/// What cannot be kept: RAM `--ram null`, `shared` with another process, or a `file`'s; or, with `none`, ordinary
+/// Has the pages of some memory provided by whoever reads from a userfaultfd: nobody.
+fn await_pages(memory: &Memory) {
+    const UFFDIO_API: u64 = 0xc018_aa3f;
+    const UFFDIO_REGISTER: u64 = 0xc020_aa00;
+    let mut api = [0xaau64, 0, 0];
+    // The range, UFFDIO_REGISTER_MODE_MISSING, and room for an answer.
+    let mut register = [memory.at as u64, memory.len as u64, 1, 0];
+    // SAFETY: The memory is this process's, the arguments are as long as the requests say. The descriptor stays open.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) as RawFd;
+        assert!(fd >= 0, "userfaultfd");
+        assert_eq!(libc::ioctl(fd, UFFDIO_API, api.as_mut_ptr()), 0);
+        assert_eq!(libc::ioctl(fd, UFFDIO_REGISTER, register.as_mut_ptr()), 0);
+    }
+}
+
+/// What cannot be kept: RAM `--ram null`, `shared` with another process, still `awaited`, or a `file`'s; or, with `none`, ordinary
 /// RAM and room for a device of the host.
 pub fn unkept() -> ! {
     let mut machine = Machine::new(guest::count());
@@ -322,6 +338,11 @@ pub fn unkept() -> ! {
         Some("none") => {
             make_vfio(&machine.vm);
             slot = Memory::new(1 << 20).slot(1, 16 << 20);
+        }
+        Some("awaited") => {
+            let memory = Memory::new(1 << 20);
+            await_pages(&memory);
+            slot = memory.slot(1, 16 << 20);
         }
         Some("shared") => {
             fork(|| script::sleep(2000));

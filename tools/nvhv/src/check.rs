@@ -37,6 +37,7 @@ pub fn check(args: &cli::Check) -> Result<(), Failure> {
         persistence(),
         saved(),
         module(),
+        same_version(),
         pool(),
         after_panic(),
         by_itself(),
@@ -221,6 +222,25 @@ fn module() -> Check {
             Err(failure) => failure.to_string(),
         },
         mend: "'insmod nvhv.ko', as root",
+    }
+}
+
+/// After an upgrade the module that is loaded, and keeps the VMs, is the old one.
+fn same_version() -> Check {
+    let ours = env!("CARGO_PKG_VERSION");
+    let info = Device::open().and_then(|device| device.info());
+    let loaded = info.map(|info| text::field(&info.module_version));
+    Check {
+        what: "same version",
+        holds: loaded.as_ref().is_ok_and(|loaded| loaded == ours),
+        required: false,
+        found: match loaded {
+            Ok(loaded) if loaded == ours => format!("command and module are {ours}"),
+            Ok(loaded) => format!("the command is {ours}, the module that is loaded {loaded}"),
+            Err(_) => "unknown".into(),
+        },
+        mend: "VMs go on with the module that is loaded; the next boot of the host loads the installed one, and so does \
+               'modprobe -r nvhv; modprobe nvhv' while no VM is here",
     }
 }
 

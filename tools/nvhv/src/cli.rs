@@ -4,7 +4,9 @@
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Virtual machines that outlive their host.
 #[derive(Parser)]
@@ -43,8 +45,16 @@ pub enum Verb {
     Disable(Disable),
     /// Measure what a power failure costs here: seal all VMs as 'seal --now' does, and let them go on
     Drill(Drill),
+    /// Copy a sealed image into a file, for another host
+    Export(Export),
+    /// Bring an image here from a file that 'export' made
+    Import(Import),
+    /// Write an image, sealed or torn, as an ELF core for drgn, crash or gdb
+    Dump(Dump),
     /// Print what becomes of VMs as it happens
     Events(Events),
+    /// Watch the VMs, and what their VMMs take of the processors: 'q' quits
+    Top(Top),
     /// Print pool and VMs for Prometheus
     Metrics(Metrics),
     /// Write man pages and completions below a directory
@@ -72,7 +82,8 @@ pub struct Run {
     #[arg(long)]
     pub name: String,
     /// What to do: torn=refuse (default) or torn=cold, which sets a torn or mismatching image
-    /// aside and starts anew
+    /// aside and starts anew; moved=refuse (default) or moved=resume, which resumes this once an image
+    /// whose VM was being migrated: make sure that it lives nowhere else
     #[arg(long, value_name = "RULE", value_delimiter = ',')]
     pub policy: Vec<String>,
     /// Seal and resume the VM also while its guest uses devices whose state cannot be kept: it goes on
@@ -210,6 +221,43 @@ pub struct Drill {
 }
 
 #[derive(Args)]
+pub struct Export {
+    /// The VM: its name, or '#' and its slot
+    pub name: String,
+    /// The file, or '-' for standard output. FILE.part is what an export that was interrupted has left: it
+    /// goes on there
+    pub file: PathBuf,
+    /// Give the image up once the file is durable: the VM moves
+    #[arg(long)]
+    pub discard: bool,
+    /// Replace a file that is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Args)]
+pub struct Import {
+    /// The name that the VM has here
+    pub name: String,
+    /// The file, or '-' for standard input
+    pub file: PathBuf,
+    /// The user it belongs to here, instead of the one it belonged to
+    #[arg(long, value_name = "UID")]
+    pub uid: Option<u32>,
+}
+
+#[derive(Args)]
+pub struct Dump {
+    /// The VM: its name, or '#' and its slot
+    pub name: String,
+    /// The file
+    pub file: PathBuf,
+    /// Replace a file that is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Args)]
 pub struct Events {
     /// Until interrupted, which is all that there is to it: events are not kept
     #[arg(long, required = true)]
@@ -217,6 +265,32 @@ pub struct Events {
     /// Print JSON, an object a line
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Top {
+    /// How long to wait between two looks, in seconds
+    #[arg(short = 'd', long = "delay", value_name = "SECONDS", default_value = "3", value_parser = delay)]
+    pub delay: Duration,
+    /// How many looks there are to be
+    #[arg(short = 'n', long = "iterations", value_name = "N")]
+    pub iterations: Option<NonZeroU64>,
+    /// For files and pipes: one look below the other
+    #[arg(short = 'b', long = "batch")]
+    pub batch: bool,
+    /// As -b -n 1
+    #[arg(long, conflicts_with_all = ["delay", "iterations"])]
+    pub once: bool,
+}
+
+/// A number of seconds, with a fraction if it must be.
+fn delay(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "it is no number of seconds")?;
+    let delay = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+    // A day: what is longer cannot be waited for in one go.
+    let sensible = Duration::from_millis(10)..=Duration::from_secs(86_400);
+    let sensible = sensible.contains(&delay).then_some(delay);
+    sensible.ok_or_else(|| "it is not between 0.01 and 86400".into())
 }
 
 #[derive(Args)]
@@ -279,6 +353,23 @@ mod tests {
         assert!(Cli::try_parse_from(["nvhv", "resume", "--all", "--foreground"]).is_err());
         assert!(Cli::try_parse_from(["nvhv", "resume", "--all", "--jobs", "0"]).is_err());
         assert!(Cli::try_parse_from(["nvhv", "resume", "--all", "--jobs", "2"]).is_ok());
+    }
+
+    #[test]
+    fn looks_as_often_as_top() {
+        assert!(Cli::try_parse_from(["nvhv", "top", "-b", "-n", "2", "-d", "0.5"]).is_ok());
+        assert!(Cli::try_parse_from(["nvhv", "top", "--once"]).is_ok());
+        for wrong in [
+            &["-d", "0"][..],
+            &["-d", "-1"],
+            &["-d", "NaN"],
+            &["-d", "1e9"],
+            &["-n", "0"],
+            &["--once", "-n", "2"],
+        ] {
+            let line = ["nvhv", "top"].iter().chain(wrong);
+            assert!(Cli::try_parse_from(line).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

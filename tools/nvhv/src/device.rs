@@ -23,6 +23,12 @@ mod ioctl {
     nix::ioctl_write_ptr_bad!(seal, abi::SEAL, abi::Select);
     nix::ioctl_readwrite_bad!(power_failing, abi::POWER_FAILING, abi::PowerFailing);
     nix::ioctl_write_ptr_bad!(thaw, abi::THAW, abi::Select);
+    nix::ioctl_readwrite_bad!(hold, abi::HOLD, abi::Image);
+    nix::ioctl_write_ptr_bad!(read, abi::READ, abi::Piece);
+    nix::ioctl_write_ptr_bad!(import, abi::IMPORT, abi::Image);
+    nix::ioctl_write_ptr_bad!(write, abi::WRITE, abi::Piece);
+    nix::ioctl_write_ptr_bad!(commit, abi::COMMIT, abi::Piece);
+    nix::ioctl_none_bad!(give_up, abi::GIVE_UP);
 }
 
 /// The open device.
@@ -145,17 +151,73 @@ impl Device {
         // SAFETY: the argument is what the ioctl's number says it is.
         unsafe { ioctl::thaw(self.file.as_raw_fd(), select) }.map(drop)
     }
+
+    /// Holds an image, which nobody resumes or discards until this is dropped, and describes it.
+    pub fn hold(&self, select: &abi::Select) -> Result<abi::Image, Errno> {
+        let mut image = abi::Image {
+            select: select.name,
+            ..abi::Image::ZERO
+        };
+        // SAFETY: the argument is what the ioctl's number says it is.
+        unsafe { ioctl::hold(self.file.as_raw_fd(), &mut image) }?;
+        Ok(image)
+    }
+
+    /// Reads a piece of the image that is held: of a block of RAM, or all of [`abi::RECORD`].
+    pub fn read(&self, block: u32, offset: u64, to: &mut [u8]) -> Result<(), Errno> {
+        let piece = piece(block, offset, to.as_mut_ptr() as u64, to.len());
+        // SAFETY: the argument is what the ioctl's number says it is, and `to` is where it may write.
+        unsafe { ioctl::read(self.file.as_raw_fd(), &piece) }.map(drop)
+    }
+
+    /// Begins to bring an image here; it counts once it is committed.
+    pub fn import(&self, image: &abi::Image) -> Result<(), Errno> {
+        // SAFETY: the argument is what the ioctl's number says it is.
+        unsafe { ioctl::import(self.file.as_raw_fd(), image) }.map(drop)
+    }
+
+    /// Writes a piece of RAM of the image that is brought here.
+    pub fn write(&self, block: u32, offset: u64, from: &[u8]) -> Result<(), Errno> {
+        let piece = piece(block, offset, from.as_ptr() as u64, from.len());
+        // SAFETY: the argument is what the ioctl's number says it is, and `from` is only read.
+        unsafe { ioctl::write(self.file.as_raw_fd(), &piece) }.map(drop)
+    }
+
+    /// Seals the image that is brought here.
+    pub fn commit(&self, record: &[u8]) -> Result<(), Errno> {
+        let piece = piece(abi::RECORD, 0, record.as_ptr() as u64, record.len());
+        // SAFETY: as in `write`.
+        unsafe { ioctl::commit(self.file.as_raw_fd(), &piece) }.map(drop)
+    }
+
+    /// Discards the image that is held.
+    pub fn give_up(&self) -> Result<(), Errno> {
+        // SAFETY: it has no argument.
+        unsafe { ioctl::give_up(self.file.as_raw_fd()) }.map(drop)
+    }
+}
+
+fn piece(block: u32, offset: u64, address: u64, len: usize) -> abi::Piece {
+    abi::Piece {
+        block,
+        reserved: 0,
+        offset,
+        len: len as u64,
+        address,
+    }
 }
 
 /// A refusal of the module, with what an errno means here.
 pub fn refused(what: &str, error: Errno) -> Failure {
     let why = match error {
         Errno::EPERM | Errno::EACCES => "it belongs to another user",
-        Errno::EBUSY => "it is busy: its VM is here, or it is being discarded",
+        Errno::EBUSY => "it is busy: its VM is here, or it is being copied or discarded",
         Errno::EUCLEAN => "it is torn or damaged: see 'nvhv show'",
         Errno::ENODEV => "there is no pool: make one with 'nvhv format' and load the module again",
         Errno::ENOENT => return Failure::NoVm(format!("{what}: there is no such VM")),
         Errno::ENOSPC => "the pool is full",
+        Errno::EEXIST => "there is a VM of that name",
+        Errno::EIO => "the pool's device fails: see the kernel's log",
         other => other.desc(),
     };
     Failure::Refused(format!("{what}: {why} ({error:?})"))

@@ -16,7 +16,7 @@ const BLOCK: u64 = 2;
 /// What is told of one device.
 #[derive(Serialize)]
 pub struct DeviceReport {
-    /// `virtio`, `queue`, `pci`, `chip`, `registers`, `cached` or `vfio`.
+    /// `virtio`, `queue`, `pci`, `chip`, `registers`, `cached`, `vfio` or `elsewhere`.
     pub kind: &'static str,
     pub name: String,
     /// Where it is.
@@ -88,6 +88,12 @@ impl From<&DeviceEntry> for DeviceReport {
                 let name = said.unwrap_or_default();
                 ("cached", name, Some(place), None)
             }
+            kind::ELSEWHERE => (
+                "elsewhere",
+                "devices configured elsewhere".into(),
+                None,
+                said,
+            ),
             kind::PASSED_THROUGH => ("vfio", "device of the host".into(), None, said),
             _ => ("unknown", "unknown".into(), None, said),
         };

@@ -268,6 +268,12 @@ mod tests {
     }
 
     #[test]
+    fn json_is_as_its_schema_says() {
+        let after = [vm(0, 0, 3_000_000), vm(1, 0, 7)];
+        nvhv_schemas::assert_described("drill", &serde_json::json!(report(5, 2, 1, &after)));
+    }
+
+    #[test]
     fn who_stays_frozen_is_told() {
         let after = [vm(0, vm_flag::FROZEN, 3_000_000), vm(1, 0, 5_000_000)];
         let why = report(9, 2, 2, &after)

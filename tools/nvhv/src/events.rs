@@ -123,8 +123,9 @@ fn parse(line: &str) -> Option<Value> {
             "why" => (rest, ""),
             _ => rest.split_once(' ').unwrap_or((rest, "")),
         };
-        // A name may look like a number.
-        let number = value.parse::<i64>().ok().filter(|_| name != "vm");
+        // A name may look like a number, and so may a reason.
+        let is_text = matches!(name, "vm" | "why");
+        let number = value.parse::<i64>().ok().filter(|_| !is_text);
         let value = number.map_or_else(|| json!(value), |number| json!(number));
         all.insert(name.into(), value);
         fields = rest;
@@ -181,6 +182,22 @@ mod tests {
         let event = parse(line).expect("an event");
         assert_eq!(event["why"], "its image is torn: see 'a=b'");
         assert_eq!(event["errno"], 22);
+    }
+
+    #[test]
+    fn json_is_as_its_schema_says() {
+        for event in [
+            "bind: vm=7 policy=0",
+            "adopt: vm=7 pages=3 ns=5",
+            "freeze: vm=7 ns=0",
+            "seal: vm=a cause=vmm-died bytes=15128 ns=2500000",
+            "replay: vm=a.b steps=0",
+            "resume: vm=a number=1 ns=4",
+            "refuse: vm=a errno=22 why=12",
+        ] {
+            let event = parse(&format!(" x-1 [000] ..... 1.5: nvhv_{event}\n"));
+            nvhv_schemas::assert_described("events", &event.expect("an event"));
+        }
     }
 
     #[test]

@@ -6,11 +6,11 @@ use crate::cli::Format;
 use crate::dax::Mapped;
 use crate::device::Device;
 use crate::failure::Failure;
+use crate::progress::Progress;
 use crate::text;
 use nvhv_pure::format::{
     Allocator, EntryState, HeaderView, Pool, Refusal, HEADER_LEN, SUPERBLOCK_LEN,
 };
-use std::io::{stderr, IsTerminal};
 use std::time::SystemTime;
 use uuid::Uuid;
 
@@ -45,19 +45,7 @@ pub fn format(args: &Format) -> Result<(), Failure> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = now.map_or(0, |time| time.as_nanos() as u64);
     let uuid = Uuid::new_v4();
-    let tell = stderr().is_terminal();
-    let mut last = u64::MAX;
-    let mut progress = |done: u64, all: u64| {
-        let percent = done.saturating_mul(100) / all.max(1);
-        if tell && percent != last {
-            eprint!(
-                "\r{name}: zeroing {} of {}   ",
-                text::bytes(done),
-                text::bytes(all)
-            );
-            last = percent;
-        }
-    };
+    let mut progress = Progress::new(&name, "zeroing");
     let page = &mut [0; SUPERBLOCK_LEN];
     let made = Pool::format(
         &media,
@@ -65,11 +53,9 @@ pub fn format(args: &Format) -> Result<(), Failure> {
         uuid.into_bytes(),
         now,
         page,
-        &mut progress,
+        &mut |done, all| progress.tell(done, all),
     );
-    if tell {
-        eprintln!();
-    }
+    drop(progress);
     let made = made.map_err(|why| refused(&why))?;
     println!(
         "{name}: pool {uuid}, {} for up to {} VMs",

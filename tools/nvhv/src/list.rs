@@ -7,7 +7,8 @@ use crate::device::Device;
 use crate::failure::Failure;
 use crate::vm::{user, Vm};
 use crate::{table, text};
-use serde_json::json;
+use nvhv_pure::abi::Info;
+use serde_json::{json, Value};
 
 const HEAD: [&str; 10] = [
     "NAME", "STATE", "RAM", "POOL", "VCPUS", "OWNER", "PID", "SEALED", "CAUSE", "RESUMES",
@@ -22,17 +23,7 @@ pub fn list(args: &List) -> Result<(), Failure> {
     let info = device.info()?;
     let vms: Vec<Vm> = device.vms()?.iter().map(Vm::from).collect();
     if args.json {
-        let json = json!({
-            "version": 1,
-            "pool": {
-                "device": text::field(&info.device),
-                "bytes": info.pool_bytes,
-                "free_bytes": info.free_bytes,
-                "slots": info.slots,
-            },
-            "vms": vms,
-        });
-        println!("{json:#}");
+        println!("{:#}", as_json(&info, &vms));
         return Ok(());
     }
     let (size, time): (Words, Words) = if args.exact {
@@ -62,4 +53,30 @@ pub fn list(args: &List) -> Result<(), Failure> {
     let rows: Vec<_> = vms.iter().map(row).collect();
     table::print(&HEAD, &rows, args.plain);
     Ok(())
+}
+
+fn as_json(info: &Info, vms: &[Vm]) -> Value {
+    json!({
+        "version": 1,
+        "pool": {
+            "device": text::field(&info.device),
+            "bytes": info.pool_bytes,
+            "free_bytes": info.free_bytes,
+            "slots": info.slots,
+        },
+        "vms": vms,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::samples;
+    use nvhv_schemas::assert_described;
+
+    #[test]
+    fn json_is_as_its_schema_says() {
+        let vms = samples::all().map(|vm| Vm::from(&vm));
+        assert_described("list", &as_json(&Info::ZERO, &vms));
+    }
 }

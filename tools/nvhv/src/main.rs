@@ -16,15 +16,20 @@ mod events;
 mod failure;
 mod format;
 mod generate;
+mod image;
 mod launch;
 mod list;
 mod metrics;
+mod progress;
 mod resume;
 mod run;
 mod select;
 mod show;
 mod table;
+mod terminal;
 mod text;
+mod top;
+mod usage;
 mod vm;
 
 use clap::Parser;
@@ -45,7 +50,11 @@ fn main() -> ExitCode {
         Verb::Disable(args) => enable::disable(&args),
         Verb::Drill(args) => drill::drill(&args),
         Verb::Events(args) => events::events(&args),
+        Verb::Top(args) => top::top(&args),
         Verb::Metrics(args) => metrics::metrics(&args),
+        Verb::Export(args) => image::export(&args),
+        Verb::Import(args) => image::import(&args),
+        Verb::Dump(args) => image::dump(&args),
         Verb::Generate(args) => generate::generate(&args),
         Verb::Check(args) => check::check(&args),
     };

@@ -3,9 +3,10 @@
 //! `nvhv run`
 
 use crate::cli::{Disk, Run};
-use crate::device::{refused, Device};
+use crate::device::Device;
 use crate::failure::Failure;
 use crate::launch::{Launch, Store};
+use crate::select::explained;
 use nvhv_pure::abi::Bind;
 use nvhv_pure::life::{Name, Policy};
 use std::io;
@@ -16,19 +17,23 @@ use std::process::Command;
 pub fn run(args: &Run) -> Result<(), Failure> {
     let usage = |why: String| Failure::Usage(format!("{}: {why}", args.name));
     let name = Name::new(args.name.as_bytes()).map_err(|why| usage(why.to_string()))?;
+    let policy = policy(args)?;
     let bind = Bind {
         name: *name.field(),
-        policy: policy(args)?.bits(),
+        policy: policy.bits(),
     };
     let (vmm, vmm_args) = args.command.split_first().expect("clap demands a VMM");
     {
         // Closed before the VMM starts: the binding is the process's, not the file's.
         let device = Device::open().map_err(|f| Failure::NotRun(f.to_string()))?;
         let bound = device.bind(&bind);
-        bound.map_err(|error| Failure::NotRun(refused(&args.name, error).to_string()))?;
+        bound
+            .map_err(|error| Failure::NotRun(explained(&device, &args.name, error).to_string()))?;
     }
     let store = Store::of(nix::unistd::geteuid().as_raw());
-    let old = if args.as_recorded {
+    // That the VM lives nowhere else is true of one image only.
+    let once = policy != policy.lasting();
+    let old = if args.as_recorded || once {
         None
     } else {
         record(args, &store)
@@ -59,18 +64,20 @@ fn record(args: &Run, store: &Store) -> Option<Launch> {
 }
 
 fn policy(args: &Run) -> Result<Policy, Failure> {
-    let mut torn = Policy::default();
+    let (mut torn, mut moved) = (Policy::default(), Policy::default());
     for rule in &args.policy {
-        torn = match rule.as_str() {
-            "torn=refuse" => Policy::default(),
-            "torn=cold" => Policy::TORN_COLD,
+        match rule.as_str() {
+            "torn=refuse" => torn = Policy::default(),
+            "torn=cold" => torn = Policy::TORN_COLD,
+            "moved=refuse" => moved = Policy::default(),
+            "moved=resume" => moved = Policy::NOT_MOVED,
             _ => {
-                let why = format!("{rule}: no such rule; there are torn=refuse and torn=cold");
+                let why = format!("{rule}: no such rule; there are torn=refuse, torn=cold, moved=refuse and moved=resume");
                 return Err(Failure::Usage(why));
             }
-        };
+        }
     }
-    let mut policy = torn;
+    let mut policy = torn.with(moved);
     if args.allow_partial {
         policy = policy.with(Policy::PARTIAL);
     }

@@ -81,7 +81,8 @@ fn act(name: Option<&str>, act: fn(&Device, &Select) -> Result<(), Errno>) -> Re
     act(&device, &select(name)?).map_err(|error| explained(&device, what, error))
 }
 
-fn select(name: &str) -> Result<Select, Failure> {
+/// The VM that is meant: its name, or `#` and its slot.
+pub fn select(name: &str) -> Result<Select, Failure> {
     let mut field = [0; NAME_LEN];
     if name.len() >= NAME_LEN {
         return Err(Failure::NoVm(format!("{name}: there is no such VM")));
@@ -91,7 +92,7 @@ fn select(name: &str) -> Result<Select, Failure> {
 }
 
 /// The module's own words for a refusal, if it left any with the VM.
-fn explained(device: &Device, name: &str, error: Errno) -> Failure {
+pub fn explained(device: &Device, name: &str, error: Errno) -> Failure {
     let vm = Vm::find(device, name).ok();
     match vm
         .and_then(|vm| vm.refusal)

@@ -94,3 +94,34 @@ pub fn show(args: &Show) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::samples;
+    use nvhv_pure::abi::{keeping, DeviceEntry};
+    use nvhv_schemas::assert_described;
+    use serde_json::json;
+
+    #[test]
+    fn json_is_as_its_schema_says() {
+        // Of each kind, one that is not known among them.
+        let mut entries = [DeviceEntry::ZERO; 10];
+        for (kind, entry) in (0..).zip(&mut entries) {
+            entry.kind = kind;
+            entry.keeping = kind % (keeping::LOST + 2);
+        }
+        let devices = entries.each_ref().map(DeviceReport::from);
+        for vm in samples::all() {
+            let vm = &Vm::from(&vm);
+            for (devices, cached_files) in [(Some(&devices[..]), Some(2)), (None, None)] {
+                let shown = Shown {
+                    vm,
+                    devices,
+                    cached_files,
+                };
+                assert_described("show", &json!(shown));
+            }
+        }
+    }
+}

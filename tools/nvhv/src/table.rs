@@ -10,6 +10,13 @@ pub fn print(head: &[&str], rows: &[Vec<String>], plain: bool) {
         }
         return;
     }
+    for line in lines(head, rows) {
+        println!("{line}");
+    }
+}
+
+/// Rows under `head`, in columns.
+pub fn lines(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let width = |i: usize| {
         let cells = rows.iter().filter_map(|row| row.get(i));
         cells
@@ -21,10 +28,10 @@ pub fn print(head: &[&str], rows: &[Vec<String>], plain: bool) {
     let line = |cells: Vec<&str>| {
         let padded = cells.iter().zip(&widths).map(|(c, w)| format!("{c:<w$}"));
         let line = padded.collect::<Vec<_>>().join("  ");
-        println!("{}", line.trim_end());
+        line.trim_end().to_owned()
     };
-    line(head.to_vec());
-    for row in rows {
-        line(row.iter().map(String::as_str).collect());
-    }
+    let rows = rows
+        .iter()
+        .map(|row| line(row.iter().map(String::as_str).collect()));
+    std::iter::once(line(head.to_vec())).chain(rows).collect()
 }

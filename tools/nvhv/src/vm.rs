@@ -167,3 +167,55 @@ pub fn user(uid: u32) -> String {
     let user = nix::unistd::User::from_uid(uid.into()).ok().flatten();
     user.map_or_else(|| uid.to_string(), |user| user.name)
 }
+
+/// VMs for tests, as the module may tell them.
+#[cfg(test)]
+pub mod samples {
+    use super::*;
+
+    /// One of which everything is told, in the middle of things.
+    pub fn full() -> abi::Vm {
+        let mut vm = abi::Vm {
+            slot: 1,
+            state: vm_state::LIVE,
+            flags: vm_flag::FROZEN | vm_flag::UNKEPT,
+            pid: 71,
+            vcpus: 2,
+            blocks: 3,
+            ram_bytes: 320 << 20,
+            pool_bytes: 328 << 20,
+            resumes: 4,
+            created_ns: 5,
+            sealed_ns: 6,
+            cause: Cause::POWER.0,
+            policy: Policy::TORN_COLD.bits(),
+            refusal: 17,
+            ..abi::Vm::ZERO
+        };
+        vm.name[..3].copy_from_slice(b"a-b");
+        vm.text[..7].copy_from_slice(b"for it.");
+        vm.timings.seal_ns = 9_732_000;
+        vm.timings.budget_ms = 20;
+        vm
+    }
+
+    /// One of which nothing is told, in each state; and one with a cause of a later version.
+    pub fn all() -> [abi::Vm; 6] {
+        let bare = |state| abi::Vm {
+            state,
+            ..abi::Vm::ZERO
+        };
+        let later = abi::Vm {
+            cause: 99,
+            ..bare(vm_state::SEALED)
+        };
+        [
+            full(),
+            bare(vm_state::LIVE),
+            bare(vm_state::TORN),
+            bare(vm_state::DISCARDING),
+            bare(vm_state::DAMAGED),
+            later,
+        ]
+    }
+}

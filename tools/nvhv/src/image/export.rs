@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `nvhv export`
+//!
+//! The image is held meanwhile, so it stays what it is; and what has been written of it is as good later as
+//! it is now. An export that was interrupted therefore goes on where its file ends.
+
+use super::pages;
+use super::parts::{Mark, Reader, Writer};
+use crate::cli::Export;
+use crate::device::{refused, Device};
+use crate::failure::Failure;
+use crate::launch::Store;
+use crate::progress::Progress;
+use crate::select::select;
+use crate::text;
+use nix::fcntl::{Flock, FlockArg};
+use nvhv_pure::abi::{vm_flag, vm_state, Image, PIECE_MAX, RECORD};
+use std::fs::{self, File};
+use std::io::{self, stdout, BufReader, BufWriter, IsTerminal, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Copies a sealed image into a file.
+pub fn export(args: &Export) -> Result<(), Failure> {
+    let device = Device::open()?;
+    let image = device
+        .hold(&select(&args.name)?)
+        .map_err(|error| refused(&args.name, error))?;
+    if let Some(why) = unfit(&image) {
+        return Err(Failure::Refused(format!("{}: {why}", args.name)));
+    }
+    let source = Source::new(&device, image, &args.name)?;
+    if args.file == Path::new("-") {
+        to_pipe(&source)?;
+    } else {
+        to_file(&source, &args.file, args.force)?;
+    }
+    if args.discard {
+        device.give_up().map_err(|error| {
+            let why = format!("{}: it was exported, and is here still", args.name);
+            refused(&why, error)
+        })?;
+        // There may be no record of how it was started.
+        let _ = Store::of(image.uid).remove(&source.name);
+    }
+    Ok(())
+}
+
+/// Why an image cannot be exported.
+fn unfit(image: &Image) -> Option<&'static str> {
+    if image.state != vm_state::SEALED {
+        return Some("it is torn: nobody could resume it. 'nvhv dump' writes a core to look into");
+    }
+    if image.flags & vm_flag::UNSAVED != 0 {
+        return Some("the platform did not save it: nobody could resume it. 'nvhv dump' writes a core to look into");
+    }
+    (image.flags & vm_flag::ASIDE != 0).then_some(
+        "it was set aside: nobody could resume it. 'nvhv dump' writes a core to look into",
+    )
+}
+
+/// What is exported.
+struct Source<'a> {
+    device: &'a Device,
+    image: Image,
+    name: String,
+    record: Vec<u8>,
+}
+
+/// Where in an image an export is: a block, and a byte in it.
+type Place = (u32, u64);
+
+impl<'a> Source<'a> {
+    fn new(device: &'a Device, image: Image, asked: &str) -> Result<Self, Failure> {
+        let mut record = vec![0; image.record_bytes as usize];
+        let read = device.read(RECORD, 0, &mut record);
+        read.map_err(|error| refused(asked, error))?;
+        Ok(Source {
+            device,
+            image,
+            name: text::field(&image.name),
+            record,
+        })
+    }
+
+    /// Writes the record, unless it is there, and all RAM from `from` on.
+    fn write<W: Write>(&self, writer: &mut Writer<W>, from: Option<Place>) -> Result<(), Failure> {
+        let written = |done: io::Result<()>| {
+            done.map_err(|error| Failure::Refused(format!("{}: {error}", self.name)))
+        };
+        if from.is_none() {
+            written(writer.part(RECORD, 0, &self.record))?;
+        }
+        let from = from.unwrap_or((0, 0));
+        let blocks = &self.image.block[..self.image.blocks as usize];
+        let all = blocks.iter().map(|block| block.len).sum();
+        let mut progress = Progress::new(&self.name, "exporting");
+        let (mut piece, mut done) = (vec![0; PIECE_MAX as usize], 0);
+        for (number, block) in (0..).zip(blocks) {
+            let mut offset = 0;
+            while offset < block.len {
+                let len = PIECE_MAX.min(block.len - offset);
+                progress.tell(done, all);
+                done += len;
+                if (number, offset + len) > from {
+                    let bytes = &mut piece[..len as usize];
+                    let read = self.device.read(number, offset, bytes);
+                    read.map_err(|error| refused(&self.name, error))?;
+                    for run in pages::used(bytes) {
+                        let at = offset + run.start as u64;
+                        if (number, at) >= from {
+                            written(writer.part(number, at, &bytes[run]))?;
+                        }
+                    }
+                }
+                offset += len;
+            }
+        }
+        Ok(())
+    }
+
+    /// How far an export of just this image has come that a file holds, and where the file's good part ends.
+    fn done_in(&self, file: &File) -> Option<(Place, Mark)> {
+        let mut reader = Reader::new(BufReader::new(file)).ok()?;
+        let record = reader.part().ok()?;
+        // No two records are the same: with this one, all else of it is this image's.
+        if record.block != RECORD || record.payload != self.record {
+            return None;
+        }
+        let mut done = ((0, 0), reader.mark());
+        while let Ok(part) = reader.part() {
+            if part.block >= self.image.blocks {
+                break;
+            }
+            let end = part.offset + part.payload.len() as u64;
+            done = ((part.block, end), reader.mark());
+        }
+        Some(done)
+    }
+}
+
+fn to_pipe(source: &Source) -> Result<(), Failure> {
+    let failed = |error| Failure::Refused(format!("standard output: {error}"));
+    if stdout().is_terminal() {
+        return Err(Failure::Usage(
+            "standard output is a terminal: name a file, or redirect it".into(),
+        ));
+    }
+    let mut writer = Writer::new(BufWriter::new(stdout().lock()), &source.image).map_err(failed)?;
+    source.write(&mut writer, None)?;
+    writer.end().map(drop).map_err(failed)
+}
+
+fn to_file(source: &Source, path: &Path, force: bool) -> Result<(), Failure> {
+    let shown = path.display();
+    let failed = |error: io::Error| Failure::Refused(format!("{shown}: {error}"));
+    if !force && path.symlink_metadata().is_ok() {
+        return Err(Failure::Refused(format!(
+            "{shown}: it is there already: --force replaces it"
+        )));
+    }
+    let part = beside(path);
+    // It holds a guest's memory: nobody else's business.
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&part)
+        .map_err(failed)?;
+    let file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
+        Failure::Refused(format!("{}: somebody writes it: {errno}", part.display()))
+    })?;
+    let mut out: &File = &file;
+    let writer = match source.done_in(&file) {
+        Some((place, mark)) => {
+            let end = mark.read;
+            file.set_len(end).map_err(failed)?;
+            out.seek(SeekFrom::Start(end)).map_err(failed)?;
+            eprintln!("{shown}: going on after {}", text::bytes(end));
+            let mut writer = Writer::after(BufWriter::new(out), mark);
+            source.write(&mut writer, Some(place))?;
+            writer
+        }
+        None => {
+            file.set_len(0).map_err(failed)?;
+            out.rewind().map_err(failed)?;
+            let mut writer = Writer::new(BufWriter::new(out), &source.image).map_err(failed)?;
+            source.write(&mut writer, None)?;
+            writer
+        }
+    };
+    writer.end().map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    fs::rename(&part, path).map_err(failed)?;
+    let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let directory = File::open(parent.unwrap_or(Path::new("."))).map_err(failed)?;
+    directory.sync_all().map_err(failed)?;
+    let len = file.metadata().map_err(failed)?.len();
+    println!("{}: exported, {}", source.name, text::bytes(len));
+    Ok(())
+}
+
+/// Where a file is made.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".part");
+    name.into()
+}
