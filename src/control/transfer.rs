@@ -15,7 +15,7 @@ use crate::{
     host::{Held, Host},
     life::{Name, Policy},
     pool::store::{buffer, refused, Store, Taken},
-    sys::task,
+    sys::{compat::ENODATA, task},
 };
 use kernel::{
     prelude::*,
