@@ -6,7 +6,7 @@ from vmm import tiny
 from vmm.tiny import check_goes_on, live
 
 NEEDS = tiny.NEEDS
-LIMIT = 1800
+LIMIT = 900
 DEVICES = {"disk": "16M", "rng": True}
 
 
