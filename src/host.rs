@@ -275,9 +275,14 @@ impl Host {
     ) -> Result<Held> {
         let hold = Arc::new(Hold { name, slot, uid }, GFP_KERNEL)?;
         let mut taken = self.taken.lock();
-        taken.refuse_if_has(name.as_ref(), slot)?;
-        taken.held.push(hold.clone(), GFP_KERNEL)?;
+        let found = taken.by_either(name.as_ref(), slot);
+        if found.is_none() {
+            taken.held.push(hold.clone(), GFP_KERNEL)?;
+        }
         drop(taken);
+        if let Some(found) = found {
+            return Err(busy(name.as_ref(), found));
+        }
         Ok(Held {
             host: self.clone(),
             hold,
@@ -371,7 +376,10 @@ impl Host {
         f: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
         let taken = self.taken.lock();
-        taken.refuse_if_has(name, Some(slot))?;
+        if let Some(found) = taken.by_either(name, Some(slot)) {
+            drop(taken);
+            return Err(busy(name, found));
+        }
         f()
     }
 
@@ -402,17 +410,19 @@ impl Taken {
         .or_else(|| held().map(|hold| Found::Copied { uid: hold.uid }))
     }
 
-    /// EBUSY if somebody has `name` or the image in `slot`.
-    fn refuse_if_has(&self, name: Option<&Name>, slot: Option<u32>) -> Result {
+    /// Who has `name` or the image in `slot`, as far as they are given.
+    fn by_either(&self, name: Option<&Name>, slot: Option<u32>) -> Option<Found> {
         let by_name = name.and_then(|name| self.by(name));
-        let Some(found) = by_name.or_else(|| slot.and_then(|slot| self.by_slot(slot))) else {
-            return Ok(());
-        };
-        let why = match found {
-            Found::Copied { .. } => Denied::Copied,
-            _ => Denied::Busy,
-        };
-        pr_err!("{}: {why}\n", name.map_or("an image", Name::as_str));
-        Err(EBUSY)
+        by_name.or_else(|| slot.and_then(|slot| self.by_slot(slot)))
     }
+}
+
+/// What somebody has is not for others. Not to be called under the lock, which an emergency waits for: it prints.
+fn busy(name: Option<&Name>, found: Found) -> Error {
+    let why = match found {
+        Found::Copied { .. } => Denied::Copied,
+        _ => Denied::Busy,
+    };
+    pr_err!("{}: {why}\n", name.map_or("an image", Name::as_str));
+    EBUSY
 }

@@ -76,7 +76,10 @@ impl MiscDevice for Control {
             abi::HOLD => {
                 let mut image = get_boxed::<abi::Image>(arg)?;
                 let slot = slot_of(host.store()?, &image.select)?;
-                me.transfer.lock().hold(host, slot, &mut image)?;
+                let asked = Name::from_field(&image.select).ok();
+                let mut transfer = me.transfer.lock();
+                transfer.hold(host, slot, asked.as_ref(), &mut image)?;
+                drop(transfer);
                 put(arg, &*image)?;
             }
             abi::READ => me.transfer.lock().read(&get(arg)?)?,

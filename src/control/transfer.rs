@@ -9,7 +9,7 @@
 use crate::{
     abi::{self, vm_flag, vm_state, ImageBlock, Piece, PIECE_MAX, RECORD},
     format::{
-        place_areas, place_block, record::kind, record::VM_WIDE, BlockFlags, Entry, HeaderBuilder,
+        place_areas, place_block, record::{kind, ITEM_LEN, VM_WIDE}, BlockFlags, Entry, HeaderBuilder,
         HeaderView, Identity, Media, Record, RecordInfo, Refusal, BLOCKS_MAX, HEADER_LEN,
     },
     host::{Held, Host},
@@ -25,6 +25,9 @@ use kernel::{
 
 /// Bytes that are copied at a time.
 const STEP: usize = 64 << 10;
+
+/// The most bytes of a record area that is brought here: more than VMs with as many vCPUs as KVM allows have.
+const AREA_MOST: u64 = 256 << 20;
 
 const _: () = assert!(abi::IMAGE_BLOCKS == BLOCKS_MAX as usize);
 
@@ -58,25 +61,39 @@ pub(super) struct In {
 }
 
 impl Transfer {
-    /// Holds the image in `slot`, and describes it.
-    pub(super) fn hold(&mut self, host: &Arc<Host>, slot: u32, about: &mut abi::Image) -> Result {
+    /// Holds the image in `slot`, which is `asked` for by name unless that is none, and describes it.
+    pub(super) fn hold(
+        &mut self,
+        host: &Arc<Host>,
+        slot: u32,
+        asked: Option<&Name>,
+        about: &mut abi::Image,
+    ) -> Result {
         self.expect_none()?;
         let store = host.store()?.clone();
         let look = || store.take(slot)?.ok_or(ENOENT);
-        let (name, uid, aside) = {
-            let image = look()?;
+        let whose = |image: &Taken| {
             let header = image.header.view();
-            (header.name(), header.uid(), image.entry.aside())
+            let name = (!image.entry.aside()).then(|| header.name());
+            (name, header.vm(), header.uid())
         };
+        let (name, vm, uid) = whose(&look()?);
         if !host.may_act_on(uid) {
             return Err(EPERM);
         }
-        let held = host.hold((!aside).then_some(name), Some(slot), uid)?;
-        // From now on it stays what it is.
+        let held = host.hold(name, Some(slot), uid)?;
+        // From now on it stays what it is, if it still is what was meant.
         let image = look()?;
-        let header = image.header.view();
-        if header.uid() != uid || header.name() != name {
+        let meant = asked.is_none() || asked == name.as_ref();
+        if whose(&image) != (name, vm, uid) || !meant {
             return Err(EAGAIN);
+        }
+        if store.is_referenced(&image.header.view()) {
+            pr_err!(
+                "{}: cannot be copied while I/O holds its memory: try again\n",
+                image.header.view().name().as_str()
+            );
+            return Err(EBUSY);
         }
         describe(&image, about)?;
         *self = Transfer::Out(Out {
@@ -105,6 +122,9 @@ impl Transfer {
         if !task::capable_admin() {
             return Err(EPERM);
         }
+        if about.area_bytes > AREA_MOST {
+            return Err(E2BIG);
+        }
         let store = host.store()?.clone();
         let name = Name::from_field(&about.name).map_err(|_| EINVAL)?;
         let held = host.hold(Some(name), None, about.uid)?;
@@ -115,6 +135,13 @@ impl Transfer {
             );
             return Err(EEXIST);
         }
+        if let Some(slot) = store.find_vm(&about.uuid)? {
+            pr_err!(
+                "{}: cannot be imported: slot {slot} has that very VM, and two would believe they are one\n",
+                name.as_str()
+            );
+            return Err(ENOTUNIQ);
+        }
         let id = Identity {
             name,
             vm: about.uuid,
@@ -124,12 +151,18 @@ impl Transfer {
         };
         let blocks = usize::try_from(about.blocks)?;
         let blocks = about.block.get(..blocks).ok_or(EINVAL)?;
+        let buf = buffer(STEP)?;
+        // As it was, for later records; and at least for this one, with what this platform says.
+        let platform = store.device.platform.item().len().saturating_add(ITEM_LEN + 8);
+        let area = about
+            .area_bytes
+            .max(about.record_bytes.saturating_add(platform as u64));
         let mut header = HeaderBuilder::new(buffer(HEADER_LEN)?, &id)?;
         header.set_vcpus(about.vcpus);
         header.set_resumes(about.resumes);
         let entry = store
             .create(&mut header, |header, memory| {
-                place_areas(header, memory, about.area_bytes)?;
+                place_areas(header, memory, area)?;
                 for block in blocks {
                     place_block(header, memory, block.gpa, block.len, flags(block)?)?;
                 }
@@ -141,7 +174,7 @@ impl Transfer {
             name,
             entry: Some(entry),
             header,
-            buf: buffer(STEP)?,
+            buf,
             _held: held,
         });
         Ok(())
@@ -180,7 +213,7 @@ impl Transfer {
         };
         let failed = |why| refused(fmt!("{}: cannot be imported", name.as_str()), why);
         let area = header.view().areas().map(|area| area.len);
-        if piece.block != RECORD || piece.offset != 0 || !area.iter().all(|&len| piece.len <= len) {
+        if piece.block != RECORD || piece.offset != 0 || piece.reserved != 0 || !area.iter().all(|&len| piece.len <= len) {
             return Err(EINVAL);
         }
         let len = usize::try_from(piece.len)?;
@@ -312,7 +345,7 @@ fn each_run(
     let number = usize::try_from(piece.block)?;
     let block = header.blocks().nth(number).ok_or(EINVAL)?;
     let end = piece.offset.checked_add(piece.len).ok_or(EINVAL)?;
-    if piece.len > PIECE_MAX || end > block.len {
+    if piece.len > PIECE_MAX || end > block.len || piece.reserved != 0 {
         return Err(EINVAL);
     }
     let mut offset = piece.offset;

@@ -54,6 +54,10 @@ impl RecordToken {
     }
 }
 
+/// An entry whose granules are durably zero.
+#[must_use = "it is not empty yet"]
+pub struct WipedEntry(Entry);
+
 /// Where the next record of an entry is made.
 ///
 /// # Invariants
@@ -257,13 +261,10 @@ impl<M: Media> Pool<M> {
         )
     }
 
-    /// Zeroes all that a VM owned and empties its entry. `header` is its header. Nothing may write
-    /// to its granules any more; afterwards the caller frees them in the allocator.
+    /// Zeroes all that a VM owned, which nothing may write to any more. `header` is its header.
     ///
-    /// Crash: while it is being discarded, the header names what to zero, and `tidy` does it again.
-    /// Once the zeroes are durable, a word says so, and only then the header is erased: no half of
-    /// it is ever needed. The entry is empty when there is nothing left of the VM.
-    pub fn finish_discard(&self, entry: Entry, header: &HeaderView<'_>) -> Result<(), Refusal> {
+    /// Crash: it is found being discarded, and `tidy` does it again.
+    pub fn wipe(&self, entry: Entry, header: &HeaderView<'_>) -> Result<WipedEntry, Refusal> {
         self.expect(&entry, &[State::Discarding])?;
         if header.vm() != entry.vm || header.extent_count() != entry.extents {
             return Err(Refusal::RecordStale);
@@ -272,7 +273,15 @@ impl<M: Media> Pool<M> {
             self.zero(extent.start(), extent.len())?;
         }
         self.media.fence();
-        self.erase(entry)
+        Ok(WipedEntry(entry))
+    }
+
+    /// Empties an entry whose granules are zero; afterwards the caller frees them in the allocator.
+    ///
+    /// Crash: the word says that they are zero before the header is erased: no half of it is ever needed. The
+    /// entry is empty when there is nothing left of the VM.
+    pub fn finish_discard(&self, entry: WipedEntry) -> Result<(), Refusal> {
+        self.erase(entry.0)
     }
 
     /// Finishes every discard that a crash interrupted. To be called once, after
@@ -286,7 +295,8 @@ impl<M: Media> Pool<M> {
             match self.load(slot, alloc, buf)? {
                 EntryState::Discarding { mut entry, header } => {
                     entry.state = State::Discarding;
-                    match self.finish_discard(entry, &header) {
+                    let wiped = self.wipe(entry, &header);
+                    match wiped.and_then(|entry| self.finish_discard(entry)) {
                         Ok(()) => alloc.free_all(&header),
                         // Memory that cannot be written to stays its own.
                         Err(Refusal::Media(_)) => continue,

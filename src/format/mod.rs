@@ -25,7 +25,7 @@ mod refusal;
 mod word;
 
 pub use alloc::{Allocator, Extent};
-pub use commit::{RecordRoom, RecordToken};
+pub use commit::{RecordRoom, RecordToken, WipedEntry};
 pub use crc::Crc;
 pub use geometry::{Geometry, Pool};
 pub use header::{Area, Block, BlockFlags, HeaderView};

@@ -27,6 +27,7 @@ use crate::{
     ram::adopt::Ram,
     state::{
         blocks::Slot,
+        clock,
         exit::{self, PortIo},
         kvm_abi::{self as abi, CPUID_ENTRY, CPUID_MAX, LIST_HEADER},
         lapic,
@@ -402,6 +403,14 @@ impl Source<'_> {
         self.scratch.call(&self.vcpu.kvm, &self.file, request, buf)
     }
 
+    /// Whether the guest's TSC runs at another frequency than the host's, which is the VM's default.
+    fn is_scaled(&self) -> Result<bool> {
+        let vm = &self.vcpu.vm.kvm;
+        let host = vm.call(&vm.get()?, abi::GET_TSC_KHZ, 0).unwrap_or(0) as u32;
+        let guest = self.vcpu.kvm.call(&self.file, abi::GET_TSC_KHZ, 0)? as u32;
+        Ok(!clock::same_frequency(guest, host))
+    }
+
     /// All of the vCPU.
     fn capture_all(&mut self, irqchip: Irqchip, writer: &mut RecordWriter<'_>) -> Result {
         // KVM takes in a pending INIT or SIPI when it is asked for the MP state, which changes other
@@ -457,6 +466,10 @@ impl Source<'_> {
             }
             How::TscOffset => {
                 let (kvm, file) = (&self.vcpu.kvm, &self.file);
+                if self.is_scaled()? {
+                    // An offset from a scaled TSC is of no use to a host that does not scale it.
+                    return Ok(());
+                }
                 match self.scratch.tsc_offset(kvm, file, item.get, 0) {
                     Ok(offset) => Ok(writer.push(item.set, id, &offset.to_le_bytes())?),
                     // A KVM that has no such attribute.

@@ -162,9 +162,16 @@ impl Media for Memory {
 
     fn read(&self, at: u64, buf: &mut [u8]) -> core::result::Result<(), Fault> {
         let from = self.slice(at, buf.len() as u64)?;
+        let len = u32::try_from(buf.len()).map_err(|_| Fault { at })?;
         // SAFETY: `slice` checked the range; nobody writes metadata but under the store's lock.
-        unsafe { ptr::copy_nonoverlapping(from, buf.as_mut_ptr(), buf.len()) };
-        Ok(())
+        let left = unsafe { c::copy_mc_to_kernel(buf.as_mut_ptr().cast(), from.cast(), len) };
+        match len.saturating_sub(left as u32) {
+            // What has gone bad since the pool was opened is an error here, not a machine check that ends the host.
+            done if left > 0 => Err(Fault {
+                at: at.saturating_add(done.into()),
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn write(&self, at: u64, bytes: &[u8]) -> core::result::Result<(), Fault> {

@@ -234,6 +234,19 @@ impl Store {
         Ok(None)
     }
 
+    /// An entry that holds the VM with this UUID, whatever its name and state.
+    pub(crate) fn find_vm(&self, vm: &[u8; 16]) -> core::result::Result<Option<u32>, Refusal> {
+        for slot in 0..self.pool.geometry().slots() {
+            let here = self.entry(slot, |entry| {
+                header_of(&entry).is_some_and(|h| h.vm() == *vm)
+            })?;
+            if here {
+                return Ok(Some(slot));
+            }
+        }
+        Ok(None)
+    }
+
     /// An empty entry.
     fn free_slot(&self, alloc: &Memory, buf: &mut [u8]) -> core::result::Result<u32, Refusal> {
         for slot in 0..self.pool.geometry().slots() {
@@ -335,8 +348,9 @@ impl Store {
         entry: Entry,
         header: &HeaderView<'_>,
     ) -> core::result::Result<(), Refusal> {
-        self.pool.finish_discard(entry, header)?;
+        let entry = self.pool.wipe(entry, header)?;
         self.with_memory(|memory| {
+            self.pool.finish_discard(entry)?;
             memory.free_all(header);
             Ok(())
         })

@@ -127,6 +127,16 @@ pub fn read_ram<M: Media>(pool: &Pool<M>, header: &HeaderView<'_>) -> Option<u64
     numbers.all(|n| n == first).then_some(first)
 }
 
+/// Zeroes all that a VM owned, and empties its entry.
+pub fn finish_discard<M: Media>(
+    pool: &Pool<M>,
+    entry: Entry,
+    header: &HeaderView<'_>,
+) -> Result<(), Refusal> {
+    let wiped = pool.wipe(entry, header)?;
+    pool.finish_discard(wiped)
+}
+
 /// What the next record of a VM says about itself.
 pub fn about(entry: &Entry) -> RecordInfo {
     RecordInfo {
@@ -186,7 +196,7 @@ pub fn resume<M: Media>(pool: &Pool<M>, alloc: &Alloc, slot: u32) -> Result<Vm, 
 /// Discards a VM.
 pub fn discard<M: Media>(pool: &Pool<M>, alloc: &mut Alloc, mut vm: Vm) -> Result<(), Refusal> {
     pool.begin_discard(&mut vm.entry)?;
-    pool.finish_discard(vm.entry, &vm.header.view())?;
+    finish_discard(pool, vm.entry, &vm.header.view())?;
     alloc.free_all(&vm.header.view());
     Ok(())
 }

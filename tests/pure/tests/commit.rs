@@ -175,7 +175,7 @@ fn import_and_give_up() {
         },
         |pool, _, (mut entry, header)| {
             pool.begin_discard(&mut entry).expect("begins");
-            pool.finish_discard(entry, &header.view()).expect("ends");
+            vm::finish_discard(pool, entry, &header.view()).expect("ends");
         },
         &[Holds::Leftover, Holds::Nothing],
     );

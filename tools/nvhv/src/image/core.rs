@@ -21,6 +21,9 @@ use object::{LittleEndian, U16, U32, U64};
 /// Room for headers and notes before the RAM: as many as there can be of blocks and vCPUs.
 const ROOM: u64 = 4 << 20;
 
+/// As many vCPUs as KVM allows; a record that came from elsewhere may say anything.
+const CPUS_MAX: usize = 4096;
+
 /// Bytes in a `struct elf_prstatus` (`include/linux/elfcore.h`) of x86-64.
 const PRSTATUS_LEN: usize = 336;
 /// Where its registers are.
@@ -38,18 +41,19 @@ pub struct Cpu {
 /// The registers of all vCPUs in a record.
 pub fn cpus(record: &Record<'_>) -> Vec<Cpu> {
     let all = record.items().filter(|item| item.kind == SET_REGS);
-    all.map(|item| {
-        let special = record
-            .vcpu(item.vcpu)
-            .find(SET_SREGS2)
-            .or_else(|| record.vcpu(item.vcpu).find(SET_SREGS));
-        let special = special.map_or(&[][..], |item| item.payload);
-        Cpu {
-            number: item.vcpu,
-            registers: user_registers(item.payload, special),
-        }
-    })
-    .collect()
+    all.take(CPUS_MAX)
+        .map(|item| {
+            let special = record
+                .vcpu(item.vcpu)
+                .find(SET_SREGS2)
+                .or_else(|| record.vcpu(item.vcpu).find(SET_SREGS));
+            let special = special.map_or(&[][..], |item| item.payload);
+            Cpu {
+                number: item.vcpu,
+                registers: user_registers(item.payload, special),
+            }
+        })
+        .collect()
 }
 
 /// From `struct kvm_regs` and `struct kvm_sregs`.

@@ -14,7 +14,7 @@ use crate::text;
 use nix::errno::Errno;
 use nvhv_pure::abi::{Image, ImageBlock, PIECE_MAX, RECORD};
 use nvhv_pure::format::record::Record;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
@@ -31,12 +31,16 @@ pub fn dump(args: &Dump) -> Result<(), Failure> {
         _ => Failure::Refused(format!("{shown}: {error}")),
     };
     let cpus = registers(&device, &image, &args.name)?;
+    if args.force {
+        match fs::remove_file(&args.file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+    }
     // It holds a guest's memory: nobody else's business.
     let file = File::options()
         .write(true)
-        .create(true)
-        .create_new(!args.force)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(&args.file)
         .map_err(failed)?;

@@ -6,7 +6,7 @@
 //! it is now. An export that was interrupted therefore goes on where its file ends.
 
 use super::pages;
-use super::parts::{Mark, Reader, Writer};
+use super::parts::{Mark, Reader, Writer, END, MAGIC};
 use crate::cli::Export;
 use crate::device::{refused, Device};
 use crate::failure::Failure;
@@ -14,15 +14,25 @@ use crate::launch::Store;
 use crate::progress::Progress;
 use crate::select::select;
 use crate::text;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{renameat2, Flock, FlockArg, RenameFlags, AT_FDCWD};
+use nix::libc;
+use nix::unistd::geteuid;
 use nvhv_pure::abi::{vm_flag, vm_state, Image, PIECE_MAX, RECORD};
-use std::fs::{self, File};
+use std::fmt::Display;
+use std::fs::File;
 use std::io::{self, stdout, BufReader, BufWriter, IsTerminal, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Copies a sealed image into a file.
 pub fn export(args: &Export) -> Result<(), Failure> {
+    let to_pipe = args.file == Path::new("-");
+    if to_pipe && args.discard {
+        return Err(Failure::Usage(
+            "a pipe does not say that its other end has all of it: 'nvhv discard' it when it has"
+                .into(),
+        ));
+    }
     let device = Device::open()?;
     let image = device
         .hold(&select(&args.name)?)
@@ -31,14 +41,14 @@ pub fn export(args: &Export) -> Result<(), Failure> {
         return Err(Failure::Refused(format!("{}: {why}", args.name)));
     }
     let source = Source::new(&device, image, &args.name)?;
-    if args.file == Path::new("-") {
-        to_pipe(&source)?;
+    if to_pipe {
+        write_pipe(&source)?;
     } else {
-        to_file(&source, &args.file, args.force)?;
+        write_file(&source, &args.file, args.force)?;
     }
     if args.discard {
         device.give_up().map_err(|error| {
-            let why = format!("{}: it was exported, and is here still", args.name);
+            let why = format!("{}: it was exported, but not given up", args.name);
             refused(&why, error)
         })?;
         // There may be no record of how it was started.
@@ -107,11 +117,16 @@ impl<'a> Source<'a> {
                     let bytes = &mut piece[..len as usize];
                     let read = self.device.read(number, offset, bytes);
                     read.map_err(|error| refused(&self.name, error))?;
-                    for run in pages::used(bytes) {
+                    // Bytes of this piece that the file has already.
+                    let have = if number == from.0 {
+                        from.1.saturating_sub(offset).min(len) as usize
+                    } else {
+                        0
+                    };
+                    for run in pages::used(&bytes[have..]) {
+                        let run = run.start + have..run.end + have;
                         let at = offset + run.start as u64;
-                        if (number, at) >= from {
-                            written(writer.part(number, at, &bytes[run]))?;
-                        }
+                        written(writer.part(number, at, &bytes[run]))?;
                     }
                 }
                 offset += len;
@@ -124,13 +139,13 @@ impl<'a> Source<'a> {
     fn done_in(&self, file: &File) -> Option<(Place, Mark)> {
         let mut reader = Reader::new(BufReader::new(file)).ok()?;
         let record = reader.part().ok()?;
-        // No two records are the same: with this one, all else of it is this image's.
-        if record.block != RECORD || record.payload != self.record {
+        // No two records of a VM are the same: with this one, all else of it is this image's.
+        if !reader.is_of(&self.image) || record.payload != self.record {
             return None;
         }
         let mut done = ((0, 0), reader.mark());
         while let Ok(part) = reader.part() {
-            if part.block >= self.image.blocks {
+            if part.block == END {
                 break;
             }
             let end = part.offset + part.payload.len() as u64;
@@ -140,7 +155,7 @@ impl<'a> Source<'a> {
     }
 }
 
-fn to_pipe(source: &Source) -> Result<(), Failure> {
+fn write_pipe(source: &Source) -> Result<(), Failure> {
     let failed = |error| Failure::Refused(format!("standard output: {error}"));
     if stdout().is_terminal() {
         return Err(Failure::Usage(
@@ -152,7 +167,7 @@ fn to_pipe(source: &Source) -> Result<(), Failure> {
     writer.end().map(drop).map_err(failed)
 }
 
-fn to_file(source: &Source, path: &Path, force: bool) -> Result<(), Failure> {
+fn write_file(source: &Source, path: &Path, force: bool) -> Result<(), Failure> {
     let shown = path.display();
     let failed = |error: io::Error| Failure::Refused(format!("{shown}: {error}"));
     if !force && path.symlink_metadata().is_ok() {
@@ -161,18 +176,7 @@ fn to_file(source: &Source, path: &Path, force: bool) -> Result<(), Failure> {
         )));
     }
     let part = beside(path);
-    // It holds a guest's memory: nobody else's business.
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&part)
-        .map_err(failed)?;
-    let file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
-        Failure::Refused(format!("{}: somebody writes it: {errno}", part.display()))
-    })?;
+    let file = open_part(&part)?;
     let mut out: &File = &file;
     let writer = match source.done_in(&file) {
         Some((place, mark)) => {
@@ -194,13 +198,53 @@ fn to_file(source: &Source, path: &Path, force: bool) -> Result<(), Failure> {
     };
     writer.end().map_err(failed)?;
     file.sync_all().map_err(failed)?;
-    fs::rename(&part, path).map_err(failed)?;
+    put(&part, path, force).map_err(failed)?;
     let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
     let directory = File::open(parent.unwrap_or(Path::new("."))).map_err(failed)?;
     directory.sync_all().map_err(failed)?;
     let len = file.metadata().map_err(failed)?.len();
     println!("{}: exported, {}", source.name, text::bytes(len));
     Ok(())
+}
+
+/// Opens what is being made, alone. What is there already must be what an export has left, and this user's: it holds
+/// a guest's memory, which is nobody else's business.
+fn open_part(part: &Path) -> Result<Flock<File>, Failure> {
+    let refused = |why: &dyn Display| Failure::Refused(format!("{}: {why}", part.display()));
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(part)
+        .map_err(|error| refused(&error))?;
+    let file = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, errno)| refused(&format!("somebody writes it: {errno}")))?;
+    let about = file.metadata().map_err(|error| refused(&error))?;
+    let named = part.symlink_metadata().map_err(|error| refused(&error))?;
+    if (about.dev(), about.ino()) != (named.dev(), named.ino()) {
+        return Err(refused(&"somebody has just finished it: try again"));
+    }
+    let alone = about.is_file() && about.uid() == geteuid().as_raw() && about.mode() & 0o077 == 0;
+    let mut head = [0; 8];
+    let is_ours = about.len() == 0 || file.read_exact_at(&mut head, 0).is_ok() && head == MAGIC;
+    if !alone || !is_ours {
+        return Err(refused(
+            &"it was not left by an export of this user: remove it",
+        ));
+    }
+    Ok(file)
+}
+
+/// Gives a file that is whole its name, which is nobody's unless somebody may be replaced.
+fn put(part: &Path, path: &Path, force: bool) -> io::Result<()> {
+    let flags = match force {
+        true => RenameFlags::empty(),
+        false => RenameFlags::RENAME_NOREPLACE,
+    };
+    Ok(renameat2(AT_FDCWD, part, AT_FDCWD, path, flags)?)
 }
 
 /// Where a file is made.

@@ -10,7 +10,8 @@ use nvhv_pure::abi::{Image, ImageBlock, IMAGE_BLOCKS, PIECE_MAX, RECORD};
 use nvhv_pure::format::AREA_MAX;
 use std::io::{self, Read, Write};
 
-const MAGIC: [u8; 8] = *b"NVHVFILE";
+/// First bytes of a file.
+pub const MAGIC: [u8; 8] = *b"NVHVFILE";
 const PART_MAGIC: [u8; 8] = *b"NVHVPART";
 const VERSION: u32 = 1;
 /// Bytes of the head.
@@ -36,7 +37,6 @@ mod at {
     pub const AREA: usize = 136;
     pub const BLOCKS: usize = 144;
     pub const BLOCK: usize = 152;
-    pub const END: usize = BLOCK + super::IMAGE_BLOCKS * BLOCK_LEN;
     pub const BLOCK_LEN: usize = 24;
 }
 
@@ -125,6 +125,9 @@ impl<W: Write> Writer<W> {
     }
 }
 
+/// A block of RAM, and a byte in it.
+type Place = Option<(u32, u64)>;
+
 /// The end of a part, or of the head.
 #[derive(Clone, Copy)]
 pub struct Mark {
@@ -138,6 +141,8 @@ pub struct Mark {
 pub struct Reader<R> {
     from: R,
     mark: Mark,
+    /// Where the next part of RAM may begin; none before the record.
+    next: Place,
     image: Image,
 }
 
@@ -149,6 +154,7 @@ impl<R: Read> Reader<R> {
         let image = image(&head)?;
         Ok(Reader {
             from,
+            next: None,
             mark: Mark {
                 sum: sum_of(&head),
                 read: HEAD_LEN as u64,
@@ -157,33 +163,58 @@ impl<R: Read> Reader<R> {
         })
     }
 
+    /// Whether the head is that of `image`.
+    pub fn is_of(&self, image: &Image) -> bool {
+        head(&self.image) == head(image)
+    }
+
     /// What the head says.
     pub fn image(&self) -> &Image {
         &self.image
     }
 
-    /// The next part; the last one is [`END`].
+    /// The next part: the record, then RAM in ascending order, then [`END`].
     pub fn part(&mut self) -> Result<Part, Fault> {
         let mut part = [0; PART_LEN];
         self.from.read_exact(&mut part)?;
-        let (len, block) = (u32_at(&part, 12), u32_at(&part, 16));
-        let damaged = Fault::Bad("it is damaged: export the image again");
+        let (len, block, offset) = (u32_at(&part, 12), u32_at(&part, 16), u64_at(&part, 24));
+        let damaged = || Fault::Bad("it is damaged: export the image again");
         if part[..8] != PART_MAGIC || u64::from(len) > self.most(block) {
-            return Err(damaged);
+            return Err(damaged());
         }
         let mut payload = vec![0; len as usize];
         self.from.read_exact(&mut payload)?;
         let sum = part_sum(self.mark.sum, &part, &payload);
         if sum != u32_at(&part, 8) || u32_at(&part, 20) != 0 {
-            return Err(damaged);
+            return Err(damaged());
         }
+        self.next = self
+            .after(block, offset, len.into())
+            .ok_or(Fault::Bad("its parts make no sense"))?;
         self.mark.sum = sum;
         self.mark.read += (PART_LEN + payload.len()) as u64;
         Ok(Part {
             block,
-            offset: u64_at(&part, 24),
+            offset,
             payload,
         })
+    }
+
+    /// Where the next part of RAM may begin after a part, if it may be where it is.
+    fn after(&self, block: u32, offset: u64, len: u64) -> Option<Place> {
+        let is_first = self.next.is_none();
+        match block {
+            RECORD => {
+                (is_first && offset == 0 && len == self.image.record_bytes).then_some(Some((0, 0)))
+            }
+            END => (!is_first && offset == 0).then_some(Some((END, 0))),
+            _ => {
+                let blocks = self.image.block.get(..self.image.blocks as usize)?;
+                let end = offset.checked_add(len)?;
+                let inside = end <= blocks.get(block as usize)?.len;
+                (inside && self.next? <= (block, offset)).then_some(Some((block, end)))
+            }
+        }
     }
 
     /// The end of what was read last.
@@ -249,7 +280,12 @@ fn image(head: &[u8; HEAD_LEN]) -> Result<Image, Fault> {
         return Err(Fault::Bad("it is of another version of nvhv"));
     }
     let blocks = u32_at(head, at::BLOCKS);
-    if blocks as usize > IMAGE_BLOCKS || head[at::END..].iter().any(|&byte| byte != 0) {
+    let used = at::BLOCK + (blocks as usize).min(IMAGE_BLOCKS) * at::BLOCK_LEN;
+    let is_zero = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
+    if blocks as usize > IMAGE_BLOCKS
+        || !is_zero(&head[used..])
+        || !is_zero(&head[at::BLOCKS + 4..at::BLOCK])
+    {
         return Err(Fault::Bad("its head makes no sense"));
     }
     let mut image = Image {
@@ -394,6 +430,26 @@ mod tests {
         let swapped = [head, &good[second.clone()], &good[first], rest].concat();
         assert!(read(&swapped).is_err());
         assert!(read(&[head, &good[second], rest].concat()).is_err());
+    }
+
+    #[test]
+    fn parts_come_in_order_and_inside() {
+        let orders: [&[(u32, u64, usize)]; 6] = [
+            &[(0, 0, 4096)],
+            &[(RECORD, 0, 10), (RECORD, 0, 10)],
+            &[(RECORD, 0, 10), (0, 8192, 4096), (0, 8192, 4096)],
+            &[(RECORD, 0, 10), (1, 0, 4096)],
+            &[(RECORD, 0, 10), (0, (3 << 20) - 4096, 8192)],
+            &[(RECORD, 0, 9)],
+        ];
+        for parts in orders {
+            let mut writer = Writer::new(Vec::new(), &example()).expect("writes");
+            for &(block, offset, len) in parts {
+                writer.part(block, offset, &vec![1; len]).expect("writes");
+            }
+            let file = writer.end().expect("ends");
+            assert!(matches!(read(&file), Err(Fault::Bad(_))), "{parts:?}");
+        }
     }
 
     #[test]
