@@ -15,7 +15,10 @@ use crate::{
     host::{Held, Host},
     life::{Name, Policy},
     pool::store::{buffer, refused, Store, Taken},
-    sys::{compat::ENODATA, task},
+    sys::{
+        compat::{ENODATA, ENOTUNIQ},
+        task,
+    },
 };
 use kernel::{
     prelude::*,
