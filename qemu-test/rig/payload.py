@@ -144,8 +144,8 @@ class Payload:
         versions = listed.read_text().split() if listed.exists() else []
         return {version: Built(*(BUILD / "matrix" / version / name for name in Built._fields)) for version in versions}
 
-    def older_kernel(self):
-        """The newest kernel of an older series that the module is built for, or None."""
+    def other_kernel(self):
+        """The newest kernel of another series that the module is built for, or None."""
         series = lambda version: version.split(".")[:2]
         for version, built in self.matrix().items():
             if built.module.exists() and series(version) != series(self.kernel.version):

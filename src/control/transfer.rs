@@ -21,7 +21,7 @@ use crate::{
         store::{buffer, refused, Store, Taken},
         Named,
     },
-    sys::task,
+    sys::{compat::ENODATA, task},
 };
 use kernel::{
     prelude::*,
@@ -151,7 +151,7 @@ impl Transfer {
                 "{}: cannot be imported: slot {slot} has that very VM, and two would believe they are one\n",
                 name.as_str()
             );
-            return Err(ENOTUNIQ);
+            return Err(EEXIST);
         }
         let id = Identity {
             name,

@@ -19,7 +19,7 @@ use crate::{
     life::Policy,
     shadow::{class::UNKEPT_LEN, Machine, Unkept},
     state::queues::QueueId,
-    sys::compat::{EOPNOTSUPP, EUCLEAN},
+    sys::compat::{EOPNOTSUPP, ESTALE, EUCLEAN},
 };
 use core::sync::atomic::Ordering;
 use kernel::prelude::*;

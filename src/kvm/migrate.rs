@@ -19,7 +19,7 @@ use crate::{
         blocks::Slot,
         kvm_abi::{self as abi, MSR_ENTRY},
     },
-    sys::user,
+    sys::{compat::EOPNOTSUPP, user},
 };
 use core::sync::atomic::Ordering;
 use kernel::prelude::*;

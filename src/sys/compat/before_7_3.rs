@@ -22,8 +22,11 @@ const fn errno(number: u32) -> Error {
     unsafe { transmute::<i32, Error>(-(number as i32)) }
 }
 
+pub(crate) const ENODATA: Error = errno(c::ENODATA);
+pub(crate) const ENOTUNIQ: Error = errno(c::ENOTUNIQ);
 pub(crate) const EOPNOTSUPP: Error = errno(c::EOPNOTSUPP);
 pub(crate) const ESHUTDOWN: Error = errno(c::ESHUTDOWN);
+pub(crate) const ESTALE: Error = errno(c::ESTALE);
 pub(crate) const EUCLEAN: Error = errno(c::EUCLEAN);
 
 /// This module.

@@ -260,10 +260,7 @@ pub fn refused(what: &str, error: Errno) -> Failure {
         Errno::ENOENT => return Failure::NoVm(format!("{what}: there is no such VM")),
         Errno::ENOSPC => "the pool is full",
         Errno::ENOTUNIQ => "two pools have an image of this name: see 'nvhv list'",
-        Errno::EEXIST => "there is a VM of that name",
-        Errno::ENOTUNIQ => {
-            "it is here already, under another name: two of one VM would believe they are one"
-        }
+        Errno::EEXIST => "there is a VM of that name, or this very VM under another",
         Errno::EAGAIN => "it changed meanwhile: try again",
         Errno::EIO => "the pool's device fails: see the kernel's log",
         other => other.desc(),

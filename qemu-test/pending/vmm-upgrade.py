@@ -6,7 +6,7 @@ import re
 
 from rig.check import check
 
-LIMIT = 1800
+LIMIT = 900
 # In a mount namespace of its own, whose /usr has the other QEMU.
 NEWER = ["unshare", "--mount", "sh", "-c", 'mount --bind /payload/newer/usr /usr && exec "$@"', "newer"]
 DEVICE = re.compile(r"refused: another device: (\S.* at (?:\d\d:\d\d\.\d|mmio@[0-9a-f]+)\b.*)")

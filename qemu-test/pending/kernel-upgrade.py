@@ -6,12 +6,12 @@ from vmm import tiny
 from vmm.tiny import check_goes_on, live
 
 NEEDS = tiny.NEEDS
-LIMIT = 1800
+LIMIT = 900
 DEVICES = {"disk": "16M", "rng": True}
 
 
 def run(t):
-    older = t.payload.older_kernel()
+    older = t.payload.other_kernel()
     if not older:
         t.skip("the module is built for no kernel of another series: kernel-matrix says why")
     host = t.boot()
