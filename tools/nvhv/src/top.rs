@@ -141,9 +141,10 @@ fn row(vm: &Vm, share: Option<f64>) -> Vec<String> {
     ]
 }
 
-/// As much of a page as there is room for.
+/// As much of a page as there is room for; a reason may name what somebody else has named, and is not to rule the terminal.
 fn cut(page: Vec<String>, (width, height): (usize, usize)) -> Vec<String> {
-    let short = |line: String| line.chars().take(width).collect();
+    let harmless = |c: char| if c.is_control() { '?' } else { c };
+    let short = |line: String| line.chars().map(harmless).take(width).collect();
     page.into_iter().take(height).map(short).collect()
 }
 
@@ -228,7 +229,7 @@ mod tests {
     #[test]
     fn is_no_larger_than_its_terminal() {
         let page = page(&info(), vec![(Vm::from(&samples::full()), None)]);
-        let cut = cut(page, (7, 4));
-        assert_eq!(cut, ["nvhv 0.", "1 VMs h", "", "NAME  S"]);
+        assert_eq!(cut(page, (7, 4)), ["nvhv 0.", "1 VMs h", "", "NAME  S"]);
+        assert_eq!(cut(vec!["a\x1b[31m\n".into()], (80, 24)), ["a?[31m?"]);
     }
 }
