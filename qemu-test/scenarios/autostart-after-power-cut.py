@@ -25,9 +25,6 @@ def run(t):
     host = t.boot()
     host.install()
     host.run("useradd --uid 1000 --create-home --groups kvm owner && chmod 1777 /share")
-    # More than a service has by itself, and its user may have.
-    host.run("prlimit --memlock=unlimited --pid $(systemctl show -P MainPID nvhv-agent)")
-    host.run("echo 'owner - memlock unlimited' >/etc/security/limits.d/owner.conf")
     # Another user's; one that is picky; a third.
     owned = host.start_vm("owned", uid=1000)
     picky = host.start_vm("picky", wrapper=PICKY)
@@ -55,8 +52,6 @@ def run(t):
     status = host.run(f"cat /proc/{pid}/status")
     check("Uid:\t1000\t1000" in status and "Gid:\t1000\t1000" in status, f"it does not run as its user: {status}")
     check(host.run("getent group kvm").split(":")[2] in status.partition("Groups:")[2].split("\n")[0].split(), f"it is not in group kvm: {status}")
-    limits = dict(line.rsplit(None, 3)[:2] for line in host.run(f"cat /proc/{pid}/limits").splitlines()[1:] if "locked memory" in line)
-    check(limits == {"Max locked memory": "unlimited"}, f"it has not the limits that its user may have: {limits}")
     check("nvhv-vm-owned.service" in host.run(f"cat /proc/{pid}/cgroup"), "it is no service of its own")
 
     # All are sealed before systemd ends any of them, and end in order all the same.

@@ -8,6 +8,7 @@ use crate::device::{Device, PATH};
 use crate::failure::Failure;
 use crate::text;
 use crate::vm::Vm;
+use clap::CommandFactory;
 use nvhv_pure::abi::{pool_state, Info};
 use nvhv_pure::format::GRANULE;
 use nvhv_pure::state::platform;
@@ -229,7 +230,9 @@ fn module() -> Check {
 
 /// After an upgrade the module that is loaded, and keeps the VMs, is the old one.
 fn same_version() -> Check {
-    let ours = env!("CARGO_PKG_VERSION");
+    // As `nvhv --version` tells it.
+    let command = cli::Cli::command();
+    let ours = command.get_version().unwrap_or("unknown");
     let info = Device::open().and_then(|device| device.info());
     let loaded = info.map(|info| text::field(&info.module_version));
     Check {

@@ -9,7 +9,7 @@ use crate::cli::Resume;
 use crate::device::Device;
 use crate::enable::{store_of, unknown};
 use crate::failure::Failure;
-use crate::launch::{clear_leftovers, groups, slice, take_place, Launch, Store};
+use crate::launch::{clear_leftovers, slice, take_place, Launch, Store};
 use crate::vm::Vm;
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -21,9 +21,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// By what PAM says, a VMM of another user's has that user's limits.
-const PAM: &str = "/etc/pam.d/nvhv";
 
 /// How often one looks whether a VM runs.
 const LOOK: Duration = Duration::from_millis(50);
@@ -204,14 +201,6 @@ impl Started {
                 .arg("--property=Before=nvhv-seal.service")
                 .arg("--property=After=nvhv.service network.target remote-fs.target");
             if launch.uid != 0 {
-                // What is wrong with them must not be asked for.
-                groups(launch)?;
-                command
-                    .arg(format!("--uid={}", launch.uid))
-                    .arg(format!("--gid={}", launch.gid));
-                if Path::new(PAM).exists() {
-                    command.arg("--property=PAMName=nvhv");
-                }
                 let directory = format!("user-runtime-dir@{}.service", launch.uid);
                 command
                     .arg(format!("--property=Wants={directory}"))

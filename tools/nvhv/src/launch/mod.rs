@@ -10,6 +10,6 @@ mod record;
 mod store;
 
 pub use leftovers::clear as clear_leftovers;
-pub use place::{groups, slice, take_place};
+pub use place::{slice, take_place};
 pub use record::Launch;
 pub use store::Store;

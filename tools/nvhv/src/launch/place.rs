@@ -52,27 +52,23 @@ fn take_limits(launch: &Launch) -> Option<String> {
 fn become_user(launch: &Launch) -> Result<(), String> {
     let failed =
         |what: &'static str| move |error: nix::errno::Errno| format!("{what}: {}", error.desc());
-    setgroups(&groups(launch)?).map_err(failed("groups"))?;
-    setgid(Gid::from_raw(launch.gid)).map_err(failed("group"))?;
-    setuid(Uid::from_raw(launch.uid)).map_err(failed("user"))
-}
-
-/// The groups that a VMM is to be in. An error if its user is not in all that the record has.
-pub fn groups(launch: &Launch) -> Result<Vec<Gid>, String> {
-    let recorded: Vec<_> = launch.groups.iter().copied().map(Gid::from_raw).collect();
-    if launch.uid == 0 {
-        return Ok(recorded);
-    }
-    let has = groups_of(launch.uid)?;
-    let lost = recorded
-        .into_iter()
-        .chain([Gid::from_raw(launch.gid)])
-        .find(|group| !has.contains(group));
-    match lost {
-        Some(group) => Err(format!("its user is not, or no longer, in group {group}")),
+    let mut groups: Vec<_> = launch.groups.iter().copied().map(Gid::from_raw).collect();
+    let gid = Gid::from_raw(launch.gid);
+    if launch.uid != 0 {
+        let has = groups_of(launch.uid)?;
+        let lost = groups
+            .iter()
+            .chain([&gid])
+            .find(|group| !has.contains(group));
+        if let Some(group) = lost {
+            return Err(format!("its user is not, or no longer, in group {group}"));
+        }
         // All of them: some may be there to keep their members out of something.
-        None => Ok(has),
+        groups = has;
     }
+    setgroups(&groups).map_err(failed("groups"))?;
+    setgid(gid).map_err(failed("group"))?;
+    setuid(Uid::from_raw(launch.uid)).map_err(failed("user"))
 }
 
 /// All groups that a user is in.
