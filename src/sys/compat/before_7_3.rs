@@ -23,7 +23,6 @@ const fn errno(number: u32) -> Error {
 }
 
 pub(crate) const ENODATA: Error = errno(c::ENODATA);
-pub(crate) const ENOTUNIQ: Error = errno(c::ENOTUNIQ);
 pub(crate) const EOPNOTSUPP: Error = errno(c::EOPNOTSUPP);
 pub(crate) const ESHUTDOWN: Error = errno(c::ESHUTDOWN);
 pub(crate) const ESTALE: Error = errno(c::ESTALE);

@@ -11,13 +11,13 @@ mod before_7_3;
 
 #[cfg(before_7_3)]
 pub(crate) use before_7_3::{
-    new_spinlock_irq, own_file, this_module, SpinLockIrq, ENODATA, ENOTUNIQ, EOPNOTSUPP, ESHUTDOWN,
+    new_spinlock_irq, own_file, this_module, SpinLockIrq, ENODATA, EOPNOTSUPP, ESHUTDOWN,
     ESTALE, EUCLEAN,
 };
 
 #[cfg(not(before_7_3))]
 pub(crate) use kernel::{
-    error::code::{ENODATA, ENOTUNIQ, EOPNOTSUPP, ESHUTDOWN, ESTALE, EUCLEAN},
+    error::code::{ENODATA, EOPNOTSUPP, ESHUTDOWN, ESTALE, EUCLEAN},
     sync::{new_spinlock_irq, SpinLockIrq},
 };
 
