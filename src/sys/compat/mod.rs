@@ -11,8 +11,8 @@ mod before_7_3;
 
 #[cfg(before_7_3)]
 pub(crate) use before_7_3::{
-    new_spinlock_irq, own_file, this_module, SpinLockIrq, ENODATA, EOPNOTSUPP, ESHUTDOWN,
-    ESTALE, EUCLEAN,
+    new_spinlock_irq, own_file, this_module, SpinLockIrq, ENODATA, EOPNOTSUPP, ESHUTDOWN, ESTALE,
+    EUCLEAN,
 };
 
 #[cfg(not(before_7_3))]
