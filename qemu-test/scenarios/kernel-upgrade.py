@@ -27,6 +27,7 @@ def run(t):
     # One VM that is born under each, of either VMM; all are sealed by the host's orderly end.
     first = host.start_vm("born-newer", vmm="q35", work="disk+rng", devices=DEVICES)
     lives = [live(host, "tiny", "count", "--die", "count:5", "--irqchip", "kernel")]
+    first.wait_ticks(3, limit=200)
     first.wait_progress(0, 1)
     into(older)
     host.expect_state(first, "sealed")
