@@ -166,9 +166,9 @@ def run(t):
     kept.expect_continued(ticks=3, limit=600)
 
     # The host reboots. libvirt-guests does not get to shut it down.
-    kept.is_about_to_start()
     before = host.console.size()
     host.reboot()
+    kept.is_about_to_start()
     check("nvhv: kept: sealed; kept: its VMM was told to end by a signal" in host.console.text(before), host.console.text(before)[-8000:])
     host.boot()
     kept.expect_continued(ticks=3, limit=600)
