@@ -5,21 +5,7 @@
 //! State moves through KVM's own ioctls, a stable ABI; KVM's internal structures are not touched.
 //! A VM that is not bound to a name is left alone.
 //!
-//! # Lock order
-//!
-//! From the outside in; a lock is taken only while holding locks above it.
-//!
-//! 1. `Vm::inner` (mutex): placement, adoption, capture. May be held while user memory is touched,
-//!    so it is never taken below `mmap_lock`.
-//! 2. `Host::taken` (mutex): the names in use. `Store`'s table (mutex) is taken inside it.
-//!    A RAM file's mapping lock is taken here as well, and by page faults, which hold nothing of ours.
-//! 3. `Vm::vcpus` (mutex): the list of vCPUs.
-//! 4. `Vm::gate` (spinlock): who may enter KVM.
-//! 5. `Vcpu::runner` (spinlock): which task is inside KVM_RUN.
-//! 6. `Host::bindings` and the global pointer to the host (spinlocks): leaves.
-//!
-//! KVM's own locks (`vcpu->mutex`, `kvm->lock`) are taken inside the ioctls that we call, below
-//! `Vm::inner` and above nothing of ours.
+//! The lock order of the module is in `docs/design.md`, "Lock order".
 
 pub(crate) mod adopt;
 pub(crate) mod alarm;
