@@ -379,22 +379,20 @@ impl Host {
 impl Taken {
     /// Who has `name`.
     fn by(&self, name: &Name) -> Option<Found> {
-        let here = self.vms.iter().find(|vm| vm.binding.id() == name);
-        let held = || {
-            self.held
-                .iter()
-                .find(|hold| hold.name.as_ref() == Some(name))
-        };
-        here.map(|vm| Found::Here {
-            uid: vm.binding.uid,
-        })
-        .or_else(|| held().map(|hold| Found::Copied { uid: hold.uid }))
+        self.first(
+            |vm| vm.binding.id() == name,
+            |hold| hold.name.as_ref() == Some(name),
+        )
     }
 
     /// Who has the image in `slot`.
     fn by_slot(&self, slot: u32) -> Option<Found> {
-        let here = self.vms.iter().find(|vm| vm.holds_slot(slot));
-        let held = || self.held.iter().find(|hold| hold.slot == Some(slot));
+        self.first(|vm| vm.holds_slot(slot), |hold| hold.slot == Some(slot))
+    }
+
+    fn first(&self, vm: impl Fn(&Vm) -> bool, hold: impl Fn(&Hold) -> bool) -> Option<Found> {
+        let here = self.vms.iter().find(|other| vm(other));
+        let held = || self.held.iter().find(|other| hold(other));
         here.map(|vm| Found::Here {
             uid: vm.binding.uid,
         })

@@ -23,7 +23,7 @@ impl Plain for abi::Piece {}
 
 /// Reads what the caller has at `arg`.
 pub(super) fn get<T: Plain>(arg: usize) -> Result<T> {
-    let mut value = MaybeUninit::<T>::zeroed();
+    let mut value = MaybeUninit::<T>::uninit();
     fill(&mut value, arg)?;
     // SAFETY: A `Plain` type is valid with any bytes.
     Ok(unsafe { value.assume_init() })

@@ -213,7 +213,7 @@ impl<'a> HeaderView<'a> {
 
     fn check_blocks(&self) -> Result<(), &'static str> {
         for (i, block) in self.blocks().enumerate() {
-            if block.flags.0 & !BlockFlags::LATE.0 != 0 {
+            if BlockFlags::from_bits(block.flags.bits()).is_none() {
                 return Err("a RAM block has flags of a later version");
             }
             let need = Block::granules(block.gpa, block.len, block.first_byte)
