@@ -2,8 +2,9 @@
 """What a guest says through its debug port: lines `~SEQUENCE TEXT*CRC32` (tests/guest/src/report.rs).
 
 Delivery is at least once: when the VMM dies within a line, the bytes around the cut may come twice.
-The reader knows where the cuts are and finds the overlap that makes the checksum right. Anything
-else that is damaged, or missing from the sequence, is a fault of what carried the guest over.
+The reader knows where the cuts are and finds the overlap that makes the checksum right. A reset may
+come within a line, which the first line of the next boot then ends. Anything else that is damaged, or
+missing from the sequence, is a fault of what carried the guest over.
 """
 
 import re
@@ -39,6 +40,12 @@ def repair(line, cut):
     return None
 
 
+def first_of_boot(line):
+    """What a guest says first, behind what it was saying when it was reset."""
+    found = parse_line(line[line.rfind(b"~"):])
+    return found if found and found[0] == 0 and found[1].startswith("boot ") else None
+
+
 def read(data, cuts):
     """All messages in DATA and a list of faults; CUTS are the offsets where a VMM was started again."""
     messages, faults = [], []
@@ -46,7 +53,7 @@ def read(data, cuts):
     while (end := data.find(b"\n", start)) >= 0:
         line = data[start:end]
         within = [cut - start for cut in cuts if start <= cut <= end]
-        found = parse_line(line) or next(filter(None, (repair(line, cut) for cut in within)), None)
+        found = parse_line(line) or next(filter(None, (repair(line, cut) for cut in within)), None) or first_of_boot(line)
         if found:
             sequence, text = found
             kind, _, rest = text.partition(" ")
