@@ -3,6 +3,7 @@
 
 import importlib.util
 import json
+import re
 import time
 from pathlib import Path
 
@@ -174,8 +175,10 @@ class Vm:
         """Where its processors are, and the stack of the first, if its VMM is a QEMU that answers."""
         monitor = lambda line: self.qmp("human-monitor-command", **{"command-line": line}) or ""
         try:
-            registers = [line for line in monitor("info registers -a").splitlines() if line.startswith(("CPU#", "RIP", "CR0", "RSP"))]
-            return "\n  ".join(registers + monitor("x /96gx $rsp").splitlines())
+            said = monitor("info registers -a")
+            registers = [line for line in said.splitlines() if line.startswith(("CPU#", "RIP", "CR0", "RSI"))]
+            stack = re.search(r"RSP=(\w+)", said)
+            return "\n  ".join(registers + (monitor(f"x /96gx 0x{stack[1]}").splitlines() if stack else []))
         except CheckFailed:
             return "unknown"
 
