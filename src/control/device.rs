@@ -3,6 +3,7 @@
 //! The device: who may ask for what, and passing it on.
 
 use super::{
+    discard::discard,
     plain::{get, get_boxed, put},
     report,
     transfer::Transfer,
@@ -12,10 +13,7 @@ use crate::{
     host::{self, Host},
     life::{self, Cause, Claim, Claimant, Denied, Name, Policy},
     outage::power,
-    pool::{
-        store::{header_of, is_aside, refused},
-        Named,
-    },
+    pool::Named,
     sys::{compat, cpus, task},
     trace,
 };
@@ -198,55 +196,8 @@ fn each(host: &Host, select: &Select, f: impl Fn(&crate::kvm::vm::Vm) -> Result)
     all
 }
 
-/// Gives up an image that nobody runs.
-fn discard(host: &Host, select: &Select) -> Result {
-    let number = number_of(host, &select.name)?;
-    let place = host.pools.at(number)?;
-    let (store, slot) = (place.store, place.slot);
-    if let Some(vm) = host.holder_of(number) {
-        pr_err!("{}: cannot be discarded while it runs\n", vm.binding.name());
-        return Err(EBUSY);
-    }
-    let (uid, name, aside, damaged) = store.entry(slot, |entry| {
-        let header = header_of(&entry);
-        (
-            header.as_ref().map(|h| h.uid()),
-            header.as_ref().map(|h| h.name()),
-            is_aside(&entry),
-            matches!(entry, crate::format::EntryState::Damaged { .. }),
-        )
-    })?;
-    if !uid.map_or(task::capable_admin(), |uid| host.may_act_on(uid)) {
-        return Err(EPERM);
-    }
-    let named = name.as_ref().map_or("?", Name::as_str);
-    let failed = |why| refused(fmt!("{named}: cannot be discarded"), why);
-    // The name of an image that was set aside may be another VM's by now.
-    let wanted = name.as_ref().filter(|_| !aside);
-    let image = host.unless_taken(wanted, number, || {
-        if damaged {
-            store.discard_damaged(slot).map_err(failed)?;
-            return Ok(None);
-        }
-        let mut image = store.take(slot)?.ok_or(ENOENT)?;
-        if store.is_referenced(&image.header.view()) {
-            pr_err!("{named}: cannot be discarded while I/O holds its memory: try again\n");
-            return Err(EBUSY);
-        }
-        store.pool.begin_discard(&mut image.entry).map_err(failed)?;
-        Ok(Some(image))
-    })?;
-    if let Some(image) = image {
-        store
-            .finish_discard(image.entry, &image.header.view())
-            .map_err(failed)?;
-    }
-    pr_info!("{named}: discarded on request\n");
-    Ok(())
-}
-
 /// The slot that is meant, as all pools number theirs: by a name, or by `#` and that number.
-fn number_of(host: &Host, select: &[u8; abi::NAME_LEN]) -> Result<u32> {
+pub(super) fn number_of(host: &Host, select: &[u8; abi::NAME_LEN]) -> Result<u32> {
     let end = select.iter().position(|&b| b == 0).unwrap_or(select.len());
     let text = select.get(..end).unwrap_or(&[]);
     if let Some(number) = text.strip_prefix(b"#") {

@@ -3,6 +3,7 @@
 //! `/dev/nvhv`: the interface of `docs/abi.md`.
 
 mod device;
+mod discard;
 mod plain;
 mod report;
 mod transfer;

@@ -6,6 +6,7 @@
 //! brought here is in the table from the start, as being created: a cut before its record is committed
 //! leaves what the next start zeroes, and so does a file that is closed too early.
 
+use super::discard;
 use crate::{
     abi::{self, vm_flag, vm_state, ImageBlock, Piece, PIECE_MAX, RECORD},
     format::{
@@ -278,26 +279,11 @@ impl Transfer {
         let Transfer::Out(out) = self else {
             return Err(ENXIO);
         };
-        let Taken { entry, header, .. } = &mut out.image;
-        let name = header.view().name();
-        let failed = |why| refused(fmt!("{}: cannot be discarded", name.as_str()), why);
-        if out.store.is_referenced(&header.view()) {
-            pr_err!(
-                "{}: cannot be discarded while I/O holds its memory: try again\n",
-                name.as_str()
-            );
-            return Err(EBUSY);
-        }
-        out.store.pool.begin_discard(entry).map_err(failed)?;
+        discard::begin(&out.store, &mut out.image)?;
         let Transfer::Out(out) = core::mem::replace(self, Transfer::None) else {
             return Err(ENXIO);
         };
-        let Taken { entry, header, .. } = out.image;
-        out.store
-            .finish_discard(entry, &header.view())
-            .map_err(failed)?;
-        pr_info!("{}: discarded on request\n", name.as_str());
-        Ok(())
+        discard::finish(&out.store, out.image)
     }
 
     /// A file copies one image.

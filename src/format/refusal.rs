@@ -183,9 +183,7 @@ impl Refusal {
             | Refusal::RecordOrder { .. } => errno::EINVAL,
         }
     }
-}
 
-impl Refusal {
     /// Whether another pool may have what this one has not: room.
     pub fn lacks_room(&self) -> bool {
         matches!(
