@@ -4,7 +4,7 @@
 use crate::{guest, script};
 use kvm_bindings::{
     kvm_enable_cap, kvm_mp_state, kvm_segment, kvm_userspace_memory_region, KVM_CAP_SPLIT_IRQCHIP,
-    KVM_MAX_CPUID_ENTRIES, KVM_MP_STATE_RUNNABLE,
+    KVM_EXIT_INTERNAL_ERROR, KVM_MAX_CPUID_ENTRIES, KVM_MP_STATE_RUNNABLE,
 };
 use kvm_ioctls::{Error, Kvm, VcpuExit, VcpuFd, VmFd};
 
@@ -224,11 +224,30 @@ pub fn step(vcpu: &mut VcpuFd, answer: u32) -> Event {
         Ok(VcpuExit::Hlt) => Event::Halt,
         Ok(VcpuExit::Shutdown) => Event::Shutdown,
         Ok(other) => {
-            println!("# {other:?}");
+            let name = format!("{other:?}");
+            println!("# {}", unexpected(vcpu, &name));
             Event::Other
         }
         Err(error) => Event::Failed(error.errno()),
     }
+}
+
+/// An exit that nobody here expects, by its NAME; of KVM_EXIT_INTERNAL_ERROR also what KVM says of it, and where the guest is.
+pub fn unexpected(vcpu: &mut VcpuFd, name: &str) -> String {
+    let run = vcpu.get_kvm_run();
+    if run.exit_reason != KVM_EXIT_INTERNAL_ERROR {
+        return name.to_owned();
+    }
+    // SAFETY: This is the member of the union that goes with the exit reason.
+    let internal = unsafe { run.__bindgen_anon_1.internal };
+    let data = &internal.data[..internal.data.len().min(internal.ndata as usize)];
+    let data = data.iter().map(|word| format!("{word:x}"));
+    format!(
+        "{name} {} [{}] {:x?}",
+        internal.suberror,
+        data.collect::<Vec<_>>().join(" "),
+        vcpu.get_regs()
+    )
 }
 
 /// [`step`] with the number of the event as the answer; says the event, which may be the end.

@@ -13,7 +13,7 @@
 
 use crate::{
     guest,
-    machine::{set_slot, Machine, Memory},
+    machine::{set_slot, unexpected, Machine, Memory},
     script::{self, saw},
 };
 use kvm_bindings::{kvm_irq_routing_entry, kvm_msi, KvmIrqRouting, KVM_IRQ_ROUTING_MSI};
@@ -435,7 +435,10 @@ pub fn requests() -> ! {
                 saw(&format!("count 0 {count}"));
             }
             Ok(VcpuExit::IoOut(guest::PORT_WRONG, data)) => saw(&format!("wrong answer {data:?}")),
-            Ok(other) => saw(&format!("other {other:?}")),
+            Ok(other) => {
+                let name = format!("{other:?}");
+                saw(&format!("other {}", unexpected(&mut vcpus[0], &name)));
+            }
             Err(error) => saw(&format!("failed 0 {}", script::errno_name(error.errno()))),
         }
     }
