@@ -161,6 +161,38 @@ guests! {
         "out 0x10, eax"
         "jmp 2b";
 
+    /// Counts interrupts of vector 0x40, and says every 1024th. One that comes while interrupts are disabled is wrong;
+    /// it says what it came upon.
+    interrupts:
+        "call 9f"
+        "push bp"
+        "mov bp, sp"
+        "test word ptr [bp + 6], 0x200"
+        "jnz 1f"
+        "movzx eax, word ptr [bp + 2]"
+        "out 0x11, eax"
+        "1: inc dword ptr [bx]"
+        "test dword ptr [bx], 0x3ff"
+        "jnz 3f"
+        "mov eax, [bx]"
+        "out 0x10, eax"
+        "3: mov esi, 0xfee000b0"
+        "mov dword ptr [esi], 0"
+        "pop bp"
+        "iret"
+        "9: pop word ptr [0x100]"
+        "mov word ptr [0x102], 0"
+        // The local APIC's spurious vector register: enabled.
+        "mov esi, 0xfee000f0"
+        "mov dword ptr [esi], 0x1ff"
+        "2: mov cx, 100"
+        "4: loop 4b"
+        "sti"
+        "mov cx, 10"
+        "5: loop 5b"
+        "cli"
+        "jmp 2b";
+
     /// Drives the virtio-mmio device at `ecx` (virtio 1.3, section 4.2): four requests at a time, a
     /// kick for each, then it waits for all of them. Each is a number; the device answers with twice the
     /// number and one. At [`TABLE`]: descriptor table, available ring, used ring, buffers, driver

@@ -35,6 +35,7 @@ fn main() {
         "swap-ram" => slots::swap(),
         "vcpus-apart" => vcpus::apart(),
         "vcpus-interrupted" => vcpus::interrupted(),
+        "interrupts" => vcpus::many_interrupts(),
         "unmapped" => vcpus::unmapped(),
         "without-vm" => vcpus::without_vm(),
         "passed" => files::passed(),

@@ -6,6 +6,7 @@ use crate::{
     machine::{step_and_say, Event, Machine},
     script::{self, errno_name, saw},
 };
+use kvm_bindings::kvm_msi;
 use kvm_ioctls::VcpuFd;
 use std::{os::fd::AsRawFd, thread};
 
@@ -42,6 +43,22 @@ pub fn interrupted() -> ! {
             });
         }
     })
+}
+
+/// As many interrupts as the guest takes.
+pub fn many_interrupts() -> ! {
+    let Machine { vm, mut vcpus, .. } = Machine::new(guest::interrupts());
+    thread::spawn(move || loop {
+        let message = kvm_msi {
+            address_lo: 0xfee0_0000,
+            data: 0x40,
+            ..Default::default()
+        };
+        vm.signal_msi(message).expect("KVM_SIGNAL_MSI");
+    });
+    loop {
+        step_and_say(&mut vcpus[0], 0);
+    }
 }
 
 fn run_all(vcpus: Vec<VcpuFd>, first: impl Fn(usize) + Clone + Send + 'static) -> ! {
