@@ -84,12 +84,15 @@ struct Taken {
 }
 
 /// What nobody else may take.
-struct Hold {
+pub(crate) struct Hold {
     /// A name; none for an image that was set aside.
-    name: Option<Name>,
+    pub(crate) name: Option<Name>,
     /// An image that is in the pool already.
-    slot: Option<u32>,
-    uid: u32,
+    pub(crate) slot: Option<u32>,
+    /// A VM whose image is being brought here.
+    pub(crate) vm: Option<[u8; 16]>,
+    /// Whose it is.
+    pub(crate) uid: u32,
 }
 
 /// Nobody else takes a name and an image while this lives.
@@ -252,23 +255,17 @@ impl Host {
         drop(gone);
     }
 
-    /// Takes `name` and the image in `slot`, as far as they are given, from all others: EBUSY if somebody has
-    /// one of them. They are user `uid`'s.
-    pub(crate) fn hold(
-        self: &Arc<Self>,
-        name: Option<Name>,
-        slot: Option<u32>,
-        uid: u32,
-    ) -> Result<Held> {
-        let hold = Arc::new(Hold { name, slot, uid }, GFP_KERNEL)?;
+    /// Takes what is given from all others: EBUSY if somebody has any of it.
+    pub(crate) fn hold(self: &Arc<Self>, what: Hold) -> Result<Held> {
+        let hold = Arc::new(what, GFP_KERNEL)?;
         let mut taken = self.taken.lock();
-        let found = taken.by_either(name.as_ref(), slot);
+        let found = taken.by_any(&hold);
         if found.is_none() {
             taken.held.push(hold.clone(), GFP_KERNEL)?;
         }
         drop(taken);
         if let Some(found) = found {
-            return Err(busy(name.as_ref(), found));
+            return Err(busy(hold.name.as_ref(), found));
         }
         Ok(Held {
             host: self.clone(),
@@ -355,21 +352,6 @@ impl Host {
         }
     }
 
-    /// Calls `f` while nobody can take `name` or slot `slot` of all pools, unless somebody has one of them: EBUSY.
-    pub(crate) fn unless_taken<T>(
-        &self,
-        name: Option<&Name>,
-        slot: u32,
-        f: impl FnOnce() -> Result<T>,
-    ) -> Result<T> {
-        let taken = self.taken.lock();
-        if let Some(found) = taken.by_either(name, Some(slot)) {
-            drop(taken);
-            return Err(busy(name, found));
-        }
-        f()
-    }
-
     /// Whether the caller may act on what `uid` owns.
     pub(crate) fn may_act_on(&self, uid: u32) -> bool {
         may_act_on(task::current_uid(), task::capable_admin(), uid)
@@ -399,10 +381,16 @@ impl Taken {
         .or_else(|| held().map(|hold| Found::Copied { uid: hold.uid }))
     }
 
-    /// Who has `name` or the image in `slot`, as far as they are given.
-    fn by_either(&self, name: Option<&Name>, slot: Option<u32>) -> Option<Found> {
-        let by_name = name.and_then(|name| self.by(name));
-        by_name.or_else(|| slot.and_then(|slot| self.by_slot(slot)))
+    /// Who has any of what somebody wants to hold.
+    fn by_any(&self, hold: &Hold) -> Option<Found> {
+        let by_slot = || hold.slot.and_then(|slot| self.by_slot(slot));
+        let by_vm = || {
+            let mut others = self.held.iter();
+            let other = others.find(|other| hold.vm.is_some() && other.vm == hold.vm);
+            other.map(|other| Found::Copied { uid: other.uid })
+        };
+        let by_name = hold.name.as_ref().and_then(|name| self.by(name));
+        by_name.or_else(by_slot).or_else(by_vm)
     }
 }
 

@@ -11,8 +11,10 @@ from rig.vm import Vm
 
 POOL = False
 NEEDS = ["nvhv.ko", "bin/nvhv"]
-HARDWARE = {"init": "systemd"}
+HARDWARE = {"init": "systemd", "pmem_size": "1410M"}
 LIMIT = 900
+# The namespace that is there before, and leaves room for a larger one.
+NAMESPACE = "ndctl create-namespace -r region0 -m devdax -M mem --align=2M --size=1026M"
 
 
 def sessions(text):
@@ -42,6 +44,8 @@ def say(host, command):
 def run(t):
     host = t.boot()
     host.install()
+    host.run("ndctl disable-region region0 && ndctl init-labels -f nmem0 && ndctl enable-region region0", 60)
+    host.run(NAMESPACE, 240)
     vm = Vm(host, "db", 0)
     vm.is_ours = False
     host.vms["db"] = vm

@@ -24,6 +24,12 @@ def run(t):
     host.run(f"cmp {FILE} {FILE}.kept && rm {FILE}.kept", 60)
     check(host.run(f"stat -c %a {FILE}").strip() == "600", "others may read a guest's memory")
     refused(host, f"nvhv export moved {FILE}", "already")
+    # Not to where it is lost with this host, and over nothing but a file.
+    host.run("mkdir -p /root/memory && mount -t tmpfs none /root/memory")
+    refused(host, "nvhv export moved /root/memory/file --discard", "in memory")
+    for verb in ("export", "dump"):
+        refused(host, f"nvhv {verb} moved /dev/null --force", "no ordinary file")
+    host.run('test -c /dev/null && test ! -e /dev/null.part && test -z "$(ls /root/memory)" && umount /root/memory')
     host.run(f"nvhv export moved {FILE} --force --discard", 120)
     check(not host.images() and free(host) == empty, f"the image is here still: {host.nvhv_json('list')}")
 
@@ -102,7 +108,7 @@ def interrupted_import(host, vm, empty):
         half = f"(head -c 10000000 {FILE}; exec sleep 1000) | exec nvhv import moved -"
         host.agent.ask("spawn", name="half", argv=["sh", "-c", half], output="/share/half")
         host.expect_state(vm, "discarding")
-        refused(host, "nvhv run --name moved -- true", "being exported, imported or dumped", status=125)
+        refused(host, "nvhv run --name moved -- true", "being exported, imported, dumped or discarded", status=125)
         refused(host, f"nvhv import moved {FILE}", "busy")
         if cut:
             host.power_cut()

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Debian packages alone: installed, they take a VM through a power cut and nobody types anything; upgraded to the next version,
-downgraded or removed, they leave one alone that runs."""
+"""Debian packages alone: installed as the README shows, they take a VM through a power cut and nobody types anything; upgraded
+to the next version, downgraded or removed, they leave one alone that runs."""
 
 from rig.check import check
+from rig.docs import commands
 
 POOL = False
 HARDWARE = {"init": "systemd"}
@@ -13,6 +14,15 @@ PACKAGES = "nvhv_*.deb", "nvhv-module-*.deb"
 
 def install(host, kind="deb"):
     host.run(f"cd /payload/{kind} && dpkg -i {' '.join(PACKAGES)}", 300)
+
+
+def is_installed(host):
+    """That the packages are there, and say what is missing."""
+    check(host.run("command -v nvhv").strip() == "/usr/bin/nvhv", "the command is not the installed one")
+    check(host.run("systemctl is-enabled nvhv nvhv-resume nvhv-seal").split() == ["enabled"] * 3, "the units are not enabled")
+    check("no pool" in host.console.text(0), "nothing told that there is no pool")
+    checks = {row["what"]: row["holds"] for row in host.nvhv_json("check", status=1)}
+    check(checks["module"] and checks["works by itself"] and not checks["pool"], f"`nvhv check` has another opinion: {checks}")
 
 
 def versions(host):
@@ -32,29 +42,27 @@ def runs_on(vm):
 
 def run(t):
     host = t.boot()
-    host.make_device()
-    install(host)
-    check(host.run("command -v nvhv").strip() == "/usr/bin/nvhv", "the command is not the installed one")
-    check(host.run("systemctl is-enabled nvhv nvhv-resume nvhv-seal").split() == ["enabled"] * 3, "the units are not enabled")
-    check("no pool" in host.console.text(0), "nothing told that there is no pool")
-    checks = {row["what"]: row["holds"] for row in host.nvhv_json("check", status=1)}
-    check(checks["module"] and checks["works by itself"] and not checks["pool"], f"`nvhv check` has another opinion: {checks}")
-    host.run("nvhv format /dev/dax0.0", 240)
-    host.run("modprobe -r nvhv && modprobe nvhv", 60)
-    host.has_pool = host.is_installed = True
-    vm = host.start_vm("kept")
-    vm.wait_ticks(5, limit=200)
-    host.run("nvhv enable kept")
+    for line in commands("README.md", "By itself"):
+        if line.startswith("nvhv run --name redis "):
+            vm = host.start_vm("redis").wait_ticks(5, limit=200)
+        else:
+            host.run(line.replace("build/deb", "/payload/deb"), 300)
+        if line.startswith("dpkg"):
+            is_installed(host)
+            host.has_pool = host.is_installed = True
     old = versions(host)
     check(old[0] == old[1], f"the command and the module that were installed together are {old}")
+
+    host.run("systemctl restart nvhv", 120)
+    runs_on(vm)
 
     # The module stays, and the new command talks to it.
     install(host, "deb-next")
     new, loaded = versions(host)
     check(new != old[0] and loaded == old[1], f"after an upgrade from {old} the command is {new}, the module {loaded}")
     runs_on(vm)
-    check(not host.images()["kept"]["frozen"], "an upgrade froze the VM")
-    host.run("nvhv seal kept && nvhv thaw kept")
+    check(not host.images()["redis"]["frozen"], "an upgrade froze the VM")
+    host.run("nvhv seal redis && nvhv thaw redis")
     runs_on(vm)
 
     host.run("nvhv seal --all")
@@ -72,8 +80,8 @@ def run(t):
     runs_on(vm)
     left = host.attempt("find /usr/bin /usr/lib /usr/share /etc /var/lib/nvhv /var/log -name '*nvhv*' -not -name 'nvhv-agent*'").stdout.split()
     check(not left, f"this is left: {left}")
-    host.run("systemctl stop nvhv-vm-kept")
+    host.run("systemctl stop nvhv-vm-redis")
     host.expect_state(vm, "sealed")
-    host.run("nvhv discard kept --force")
+    host.run("nvhv discard redis --force")
     host.unload_module()
     host.has_pool = False

@@ -69,8 +69,10 @@ def run(t):
 
     # The namespace becomes larger. The pool does not, until it is told.
     host.expect_state("kept", "sealed")
-    held = host.attempt(f"nvhv grow {DEVICE}")
-    check(held.status == 1 and "holds it" in held.stderr, f"nvhv grow: {held}")
+    host.run(f"ln -s {DEVICE} /root/other")
+    for name in (DEVICE, "/root/other"):
+        held = host.attempt(f"nvhv grow {name}")
+        check(held.status == 1 and "holds it" in held.stderr, f"nvhv grow {name}: {held}")
     host.unload_module()
     host.run(f"ndctl destroy-namespace -f {host.namespace}", 60)
     large = make_namespace(host, "448M")

@@ -41,9 +41,11 @@ def run(t):
     lives = [live(host, "swap", "swap-ram", "--die", "swapped:7"), live(host, "swap", "swap-ram", "--die", "count:4")]
     check_goes_on(*lives, live(host, "swap", "swap-ram", "--stop", "count:4", status=0))
 
-    # Added in the first life after five numbers; in the second not at all; then late again.
+    # Added in the first life after five numbers, and at first in vain; in the second not at all; then late again. Other memory
+    # does not take its place while its VMM has both.
     first = live(host, "late", "late-ram", "--die", "count:9")
     check(["first"] in first.of("late"), first.text)
+    check(first.of("bad")[3:] == [["EFAULT"], ["EINVAL"]], first.text)
     never = live(host, "late", "late-ram", "--die", "count:4")
     again = live(host, "late", "late-ram", "--die", "count:9")
     check(["again"] in again.of("late"), again.text)

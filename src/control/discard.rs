@@ -6,15 +6,41 @@ use super::device::number_of;
 use crate::{
     abi::Select,
     format::{EntryState, Refusal},
-    host::Host,
+    host::{Hold, Host},
     life::Name,
     pool::store::{header_of, is_aside, refused, Store, Taken},
     sys::task,
 };
-use kernel::prelude::*;
+use kernel::{prelude::*, sync::Arc};
+
+/// Whose and what an entry is.
+#[derive(PartialEq)]
+struct Occupant {
+    name: Option<Name>,
+    vm: Option<[u8; 16]>,
+    uid: Option<u32>,
+    aside: bool,
+    damaged: bool,
+}
+
+impl Occupant {
+    fn of(store: &Store, slot: u32) -> Result<Self> {
+        let occupant = store.entry(slot, |entry| {
+            let header = header_of(&entry);
+            Self {
+                name: header.as_ref().map(|h| h.name()),
+                vm: header.as_ref().map(|h| h.vm()),
+                uid: header.as_ref().map(|h| h.uid()),
+                aside: is_aside(&entry),
+                damaged: matches!(entry, EntryState::Damaged { .. }),
+            }
+        })?;
+        Ok(occupant)
+    }
+}
 
 /// Discards the image that `select` names.
-pub(super) fn discard(host: &Host, select: &Select) -> Result {
+pub(super) fn discard(host: &Arc<Host>, select: &Select) -> Result {
     let number = number_of(host, &select.name)?;
     let place = host.pools.at(number)?;
     let (store, slot) = (place.store, place.slot);
@@ -22,39 +48,34 @@ pub(super) fn discard(host: &Host, select: &Select) -> Result {
         pr_err!("{}: cannot be discarded while it runs\n", vm.binding.name());
         return Err(EBUSY);
     }
-    let (uid, name, aside, damaged) = store.entry(slot, |entry| {
-        let header = header_of(&entry);
-        (
-            header.as_ref().map(|h| h.uid()),
-            header.as_ref().map(|h| h.name()),
-            is_aside(&entry),
-            matches!(entry, EntryState::Damaged { .. }),
-        )
-    })?;
-    if !uid.map_or(task::capable_admin(), |uid| host.may_act_on(uid)) {
+    let occupant = Occupant::of(store, slot)?;
+    let may = |uid| host.may_act_on(uid);
+    if !occupant.uid.map_or_else(task::capable_admin, may) {
         return Err(EPERM);
     }
-    let named = name.as_ref().map_or("?", Name::as_str);
-    // The name of an image that was set aside may be another VM's by now.
-    let wanted = name.as_ref().filter(|_| !aside);
-    let image = host.unless_taken(wanted, number, || {
-        if damaged {
-            store
-                .discard_damaged(slot)
-                .map_err(|why| cannot(named, why))?;
-            return Ok(None);
-        }
-        let mut image = store.take(slot)?.ok_or(ENOENT)?;
-        begin(store, &mut image)?;
-        Ok(Some(image))
+    let held = host.hold(Hold {
+        // The name of an image that was set aside may be another VM's by now.
+        name: occupant.name.filter(|_| !occupant.aside),
+        slot: Some(number),
+        vm: None,
+        uid: occupant.uid.unwrap_or_else(task::current_uid),
     })?;
-    match image {
-        Some(image) => finish(store, image),
-        None => {
-            done(named);
-            Ok(())
-        }
+    // From now on it stays what it is, if it still is what the caller may discard.
+    if Occupant::of(store, slot)? != occupant {
+        return Err(EAGAIN);
     }
+    if occupant.damaged {
+        let named = occupant.name.as_ref().map_or("?", Name::as_str);
+        store
+            .discard_damaged(slot)
+            .map_err(|why| cannot(named, why))?;
+        done(named);
+        return Ok(());
+    }
+    let mut image = store.take(slot)?.ok_or(ENOENT)?;
+    begin(store, &mut image)?;
+    drop(held);
+    finish(store, image)
 }
 
 /// Begins to discard an image, unless I/O holds its memory. From here on nobody finds it.

@@ -15,7 +15,7 @@ use crate::{
         BlockFlags, Entry, HeaderBuilder, HeaderView, Identity, Media, Record, RecordInfo, Refusal,
         BLOCKS_MAX, HEADER_LEN,
     },
-    host::{Held, Host},
+    host::{Held, Hold, Host},
     kvm::restore::Failure,
     life::{Name, Policy},
     pool::{
@@ -92,7 +92,12 @@ impl Transfer {
         if !host.may_act_on(uid) {
             return Err(EPERM);
         }
-        let held = host.hold(name, Some(number), uid)?;
+        let held = host.hold(Hold {
+            name,
+            slot: Some(number),
+            vm: None,
+            uid,
+        })?;
         // From now on it stays what it is, if it still is what was meant.
         let image = look()?;
         let meant = asked.is_none() || asked == name.as_ref();
@@ -138,7 +143,12 @@ impl Transfer {
         }
         host.pools.check()?;
         let name = Name::from_field(&about.name).map_err(|_| EINVAL)?;
-        let held = host.hold(Some(name), None, about.uid)?;
+        let held = host.hold(Hold {
+            name: Some(name),
+            slot: None,
+            vm: Some(about.uuid),
+            uid: about.uid,
+        })?;
         if !matches!(host.pools.find(&name)?, Named::Nobody) {
             pr_err!(
                 "{}: cannot be imported: there is one of that name\n",

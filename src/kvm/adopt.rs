@@ -695,6 +695,7 @@ fn finish_resume(vm: ArcBorrow<'_, Vm>, inner: &mut Inner, replayer: u32) -> Out
         scratch,
         resume,
         timings,
+        slots,
         ..
     } = inner;
     let (Some(image), Some(scratch), Some(resume)) = (image, scratch, resume) else {
@@ -707,6 +708,9 @@ fn finish_resume(vm: ArcBorrow<'_, Vm>, inner: &mut Inner, replayer: u32) -> Out
     trace::replay(vm.binding.id(), steps as u64);
     let record = resume.record.view();
     vm.devices.replayed(&record)?;
+    for slot in slots.iter() {
+        migrate::may_be_logged(&vm, slot)?;
+    }
     restore::restore(&vm, &record, scratch)?;
     let live = script(&record, kind::LIVE_SCRIPT)?;
     if vm.host.going_down.load(Ordering::Relaxed) {

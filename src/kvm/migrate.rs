@@ -12,6 +12,7 @@ use super::{
     msrs,
     restore::Failure,
     scratch::Scratch,
+    vcpu::Vcpu,
     vm::{Phase, Vm},
 };
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     sys::{compat::EOPNOTSUPP, user},
 };
 use core::sync::atomic::Ordering;
-use kernel::prelude::*;
+use kernel::{prelude::*, sync::Arc};
 
 const PAGE: u64 = 4096;
 
@@ -31,30 +32,45 @@ const OF_SYSTEMS: [u32; 4] = [0x176, 0xc000_0082, 0x12, 0x4b56_4d01];
 
 /// Notes whether the guest's RAM is being logged. Where it begins at 0 nothing else is: a display has its own.
 pub(super) fn note_log(vm: &Vm, slots: &[Slot]) {
-    let logs = |slot: &Slot| slot.gpa == 0 && slot.flags & abi::MEM_LOG_DIRTY_PAGES != 0;
-    vm.logged.store(slots.iter().any(logs), Ordering::Release);
+    let now = slots.iter().any(|slot| slot.gpa == 0 && logs(slot));
+    if now && !vm.logged.swap(now, Ordering::AcqRel) {
+        vm.vcpus.lock().iter().for_each(|vcpu| vcpu.note_logged());
+    }
+    vm.logged.store(now, Ordering::Release);
+}
+
+fn logs(slot: &Slot) -> bool {
+    slot.size > 0 && slot.flags & abi::MEM_LOG_DIRTY_PAGES != 0
 }
 
 /// Refuses that a slot be logged from now on with queues in it that no other device could go on with.
 pub(super) fn check(vm: &Vm, slots: &[Slot], slot: &Slot) -> Result {
-    let logs = |slot: &Slot| slot.size > 0 && slot.flags & abi::MEM_LOG_DIRTY_PAGES != 0;
-    if !logs(slot) || slots.iter().any(|old| old.id == slot.id && logs(old)) {
+    if slots.iter().any(|old| old.id == slot.id && logs(old)) {
+        return Ok(());
+    }
+    may_be_logged(vm, slot).map_err(|why| {
+        pr_err!("{}: {why}\n", vm.binding.name());
+        vm.host
+            .note_refusal(vm.binding.id(), why.error, fmt!("{why}"));
+        why.error
+    })
+}
+
+/// Whether a slot may be as it is: if it is logged, without queues that no other device could go on with.
+pub(super) fn may_be_logged(vm: &Vm, slot: &Slot) -> core::result::Result<(), Failure> {
+    if !logs(slot) {
         return Ok(());
     }
     let Some((device, queue)) = vm.devices.stays(slot.gpa, slot.size) else {
         return Ok(());
     };
-    let why = Failure::new(
+    Err(Failure::new(
         EOPNOTSUPP,
         fmt!(
             "it cannot be migrated until its guest has rebooted: no other device can go on with queue {queue} of {device}, \
              which was in use before the VM was resumed, or is broken"
         ),
-    );
-    pr_err!("{}: {why}\n", vm.binding.name());
-    vm.host
-        .note_refusal(vm.binding.id(), why.error, fmt!("{why}"));
-    Err(why.error)
+    ))
 }
 
 /// KVM_GET_DIRTY_LOG of the VMM: it is about to copy what the log names.
@@ -108,10 +124,12 @@ pub(super) fn has_run(vm: &Vm, scratch: &Scratch) -> Result<bool> {
 }
 
 impl Vm {
-    /// Whether all vCPUs stand still since their VMM has read them.
+    /// Whether all vCPUs stand still since their VMM has read them. It does not read those that were unplugged, which
+    /// have not run for long.
     fn is_copied(&self) -> bool {
         let vcpus = self.vcpus.lock();
-        !vcpus.is_empty() && vcpus.iter().all(|vcpu| vcpu.is_copied())
+        let stands = |vcpu: &Arc<Vcpu>| vcpu.is_copied() || !vcpu.has_run();
+        vcpus.iter().any(|vcpu| vcpu.is_copied()) && vcpus.iter().all(stands)
     }
 
     /// Whether its VMM has all that it takes to let the guest go on elsewhere.

@@ -175,6 +175,12 @@ fn translate(
             }
             Backing::Storage => return Ok(*slot),
         }
+        if image.ram.is_presented(slot.gpa, slot.size) {
+            // A resumed guest could not be told which of the two it had.
+            return Err(refuse(
+                "it takes the place of RAM that its VMM still has mapped: unmap that first",
+            ));
+        }
         // KVM is asked first: memory is placed only for a slot that it takes.
         put(vm, scratch, slot)?;
         put(vm, scratch, &Slot { size: 0, ..*slot })?;
@@ -250,23 +256,31 @@ fn refill(vm: &Vm, image: &mut Image, slot: &Slot) -> Result {
     Ok(())
 }
 
-/// Gives RAM that appears after adoption its place in the pool.
+/// Gives RAM that appears after adoption its place in the pool. If it fails half way, the VMM may try again: the place is
+/// there then, and what it has got so far does not count.
 fn place_late(vm: &Vm, image: &mut Image, slot: &Slot) -> Result {
     let store = &image.store;
-    let entry = image.entry.as_mut().ok_or(EIO)?;
-    let header = &mut image.header;
-    let block = store
-        .with_memory(|memory| {
-            let mark = header.mark();
-            let block = place_block(header, memory, slot.gpa, slot.size, BlockFlags::LATE)?;
+    let same = |b: &Block| (b.gpa, b.len) == (slot.gpa, slot.size);
+    let placed = image.header.view().blocks().find(same);
+    let block = match placed {
+        Some(block) => block,
+        None => {
+            let entry = image.entry.as_mut().ok_or(EIO)?;
+            let header = &mut image.header;
             store
-                .pool
-                .update_header(entry, header)
-                .inspect_err(|_| header.truncate(mark, &mut |extent| memory.free(extent)))?;
-            Ok(block)
-        })
-        .map_err(|why| refused(fmt!("{}: refused more RAM", vm.binding.name()), why))?;
+                .with_memory(|memory| {
+                    let mark = header.mark();
+                    let late = BlockFlags::LATE;
+                    let block = place_block(header, memory, slot.gpa, slot.size, late)?;
+                    store.pool.update_header(entry, header).inspect_err(|_| {
+                        header.truncate(mark, &mut |extent| memory.free(extent))
+                    })?;
+                    Ok(block)
+                })
+                .map_err(|why| refused(fmt!("{}: refused more RAM", vm.binding.name()), why))?
+        }
+    };
     let header = image.header.view();
-    ram::copy_in(&store.device, &header, &block, slot.hva)?;
-    image.ram.map(&header, &block, slot.hva)
+    image.ram.map(&header, &block, 0)?;
+    image.ram.refill(&store.device, &header, &block, slot.hva)
 }

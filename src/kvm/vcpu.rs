@@ -61,6 +61,8 @@ pub(crate) struct Vcpu {
     outstanding: AtomicBool,
     /// Its VMM has read its registers since it ran last.
     copied: AtomicBool,
+    /// Whether it was inside KVM_RUN since the guest's RAM is being logged.
+    ran: AtomicBool,
     /// The guest asked for its end in this vCPU's last exit, as `life` encodes it; 0 for no.
     pub(super) asked_end: core::sync::atomic::AtomicU32,
     /// An exit of the sealed VM that the new VMM has yet to see.
@@ -101,6 +103,7 @@ impl Vcpu {
                 pin_tried: AtomicBool::new(false),
                 outstanding: AtomicBool::new(false),
                 copied: AtomicBool::new(false),
+                ran: AtomicBool::new(false),
                 asked_end: core::sync::atomic::AtomicU32::new(0),
                 kept_exit <- new_mutex!(None, "nvhv_vcpu_kept_exit"),
                 has_kept_exit: AtomicBool::new(false),
@@ -235,7 +238,21 @@ impl Vcpu {
 
     /// Its VMM has read all of its registers.
     pub(super) fn note_copied(&self) {
-        self.copied.store(true, Ordering::Release);
+        let runner = self.runner.lock();
+        if runner.0.is_null() {
+            self.copied.store(true, Ordering::Release);
+        }
+    }
+
+    /// The guest's RAM is being logged from now on.
+    pub(super) fn note_logged(&self) {
+        let runner = self.runner.lock();
+        self.ran.store(!runner.0.is_null(), Ordering::Release);
+    }
+
+    /// Whether it was inside KVM_RUN since the guest's RAM is being logged.
+    pub(super) fn has_run(&self) -> bool {
+        self.ran.load(Ordering::Acquire)
     }
 
     /// Whether it stands still, and has since its VMM has read all of its registers.
@@ -268,9 +285,15 @@ impl Vcpu {
         // SAFETY: Reads a per-CPU pointer.
         // INVARIANT: this task enters.
         runner.0 = unsafe { c::nvhv_current() };
-        self.copied.store(false, Ordering::Release);
+        self.note_entered();
         self.kicked.store(false, Ordering::Release);
         Entered::Inside
+    }
+
+    /// It is inside from now on. Under the lock of `runner`.
+    fn note_entered(&self) {
+        self.copied.store(false, Ordering::Release);
+        self.ran.store(true, Ordering::Release);
     }
 
     /// Enters KVM_RUN while the gate is closing, to finish an exit.
@@ -282,7 +305,7 @@ impl Vcpu {
                 // SAFETY: Reads a per-CPU pointer.
                 // INVARIANT: this task enters.
                 runner.0 = unsafe { c::nvhv_current() };
-                self.copied.store(false, Ordering::Release);
+                self.note_entered();
                 inside = true;
             }
         });

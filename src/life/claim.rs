@@ -26,7 +26,7 @@ pub enum Found {
         /// Its owner.
         uid: u32,
     },
-    /// An image of user `uid` that is being copied: exported, imported or dumped.
+    /// An image of user `uid` that is being copied: exported, imported, dumped or discarded.
     Copied {
         /// Its owner.
         uid: u32,
@@ -179,7 +179,7 @@ impl fmt::Display for Denied {
             }
             Denied::Unreadable => "a pool or an entry that cannot be read may have an image of this name: see 'nvhv check'; 'nvhv run --policy torn=cold' starts a new VM all the same",
             Denied::Busy => "it is running already: one VM per name",
-            Denied::Copied => "it is being exported, imported or dumped: wait until that is done",
+            Denied::Copied => "it is being exported, imported, dumped or discarded: wait until that is done",
             Denied::NotOwner => "it belongs to another user",
             Denied::Torn => "torn: it ran on after its last record (power cut without a seal); start it with 'nvhv run --policy torn=cold' to set the image aside, or 'nvhv discard' it",
             Denied::Mismatch => "the VM presented does not match the image: start the VMM as before, or with 'nvhv run --policy torn=cold'",

@@ -126,6 +126,12 @@ impl Ram {
         blocks.any(|b| b.hva == 0 && (b.gpa, b.len) == (gpa, len))
     }
 
+    /// Whether there is such a block and the VMM has it.
+    pub(crate) fn is_presented(&self, gpa: u64, len: u64) -> bool {
+        let mut blocks = self.blocks.iter();
+        blocks.any(|b| b.hva != 0 && (b.gpa, b.len) == (gpa, len))
+    }
+
     /// Gives a vacant block the content of the VMM's memory at `hva`, and maps it there. The guest does
     /// not have it meanwhile.
     pub(crate) fn refill(

@@ -113,6 +113,16 @@ fn off_by_one(slot: kvm_userspace_memory_region) -> kvm_userspace_memory_region 
     }
 }
 
+/// Memory with something in it, and with a page that nobody may read.
+fn unreadable(len: usize) -> Memory {
+    let memory = Memory::new(len);
+    memory.set_word(0, 0xbad0_bad0);
+    // SAFETY: Its own memory, which nobody uses.
+    let done = unsafe { libc::mprotect(memory.at.add(2 << 20).cast(), PAGE, libc::PROT_NONE) };
+    assert_eq!(done, 0, "mprotect");
+    memory
+}
+
 /// RAM that appears while the guest runs, and late again in the next life.
 pub fn late() -> ! {
     const AT: u64 = (32 << 20) + 5 * PAGE as u64;
@@ -137,7 +147,19 @@ pub fn late() -> ! {
                 let errno = set_slot(&machine.vm, bad).expect_err("a bad slot").errno();
                 saw(&format!("bad {}", script::errno_name(errno)));
             }
+            if !resumed {
+                let errno = set_slot(&machine.vm, unreadable(memory.len).slot(9, AT));
+                let errno = errno.expect_err("memory that cannot be read").errno();
+                saw(&format!("bad {}", script::errno_name(errno)));
+            }
             set_slot(&machine.vm, memory.slot(9, AT)).expect("late slot");
+            let mut gone = memory.slot(9, AT);
+            gone.memory_size = 0;
+            set_slot(&machine.vm, gone).expect("deleted slot");
+            let errno = set_slot(&machine.vm, Memory::new(memory.len).slot(9, AT));
+            let errno = errno.expect_err("other memory beside it").errno();
+            saw(&format!("bad {}", script::errno_name(errno)));
+            set_slot(&machine.vm, memory.slot(9, AT)).expect("the same slot again");
             saw(if resumed { "late again" } else { "late first" });
             machine.low.set_word(guest::TABLE, AT as u32);
         }

@@ -15,6 +15,7 @@ use nvhv_pure::state::platform;
 use serde::Serialize;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// One prerequisite.
 #[derive(Serialize)]
@@ -367,6 +368,13 @@ fn is_enabled(unit: &str) -> bool {
     links.iter().any(|dir| Path::new(dir).join(unit).exists())
 }
 
+fn is_active(unit: &str) -> bool {
+    let asked = Command::new("systemctl")
+        .args(["is-active", "--quiet", unit])
+        .status();
+    asked.is_ok_and(|status| status.success())
+}
+
 fn by_itself() -> Check {
     let units = ["nvhv.service", "nvhv-resume.service", "nvhv-seal.service"];
     let missing: Vec<_> = units.into_iter().filter(|unit| !is_enabled(unit)).collect();
@@ -391,6 +399,11 @@ fn libvirt() -> Option<Check> {
             !is_enabled("nvhv-libvirt.service"),
             "not enabled: nvhv-libvirt.service",
         ),
+        // What does not run is not stopped either, when the host goes down.
+        (
+            !is_active("nvhv-libvirt.service"),
+            "not started: nvhv-libvirt.service",
+        ),
     ]
     .into_iter()
     .filter_map(|(lacks, what)| lacks.then_some(what))
@@ -403,7 +416,7 @@ fn libvirt() -> Option<Check> {
             true => "its domains may be marked".into(),
             false => missing.join(", "),
         },
-        mend: "add \"/dev/nvhv\" to cgroup_device_acl in /etc/libvirt/qemu.conf, 'systemctl enable nvhv-libvirt', 'systemctl restart libvirtd'; if domains are to be kept",
+        mend: "add \"/dev/nvhv\" to cgroup_device_acl in /etc/libvirt/qemu.conf, 'systemctl enable --now nvhv-libvirt', 'systemctl restart libvirtd'; if domains are to be kept",
     })
 }
 

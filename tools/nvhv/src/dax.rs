@@ -4,6 +4,7 @@
 
 use crate::bad;
 use memmap2::{MmapOptions, MmapRaw};
+use nix::fcntl::{Flock, FlockArg};
 use nvhv_pure::format::{Crc, Fault, Media, RecordRoom, GRANULE};
 use nvhv_pure::state::platform::Run;
 use std::arch::x86_64::{_mm_clflush, _mm_mfence};
@@ -19,6 +20,8 @@ const LINE: u64 = 64;
 /// A devdax device, or an ordinary file in its place, mapped whole.
 pub struct Mapped {
     map: MmapRaw,
+    /// Keeps others of this command away.
+    _lock: Flock<File>,
     /// What is not to be touched.
     bad: Vec<Run>,
 }
@@ -47,8 +50,13 @@ impl Mapped {
         }
         // CAST: this tool is for 64-bit machines.
         let map = MmapOptions::new().len(len as usize).map_raw(&file)?;
-        let bad = Vec::new();
-        Ok(Mapped { map, bad })
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock);
+        let lock = lock.map_err(|_| io::Error::other("another nvhv is at work on it"))?;
+        Ok(Mapped {
+            map,
+            _lock: lock,
+            bad: Vec::new(),
+        })
     }
 
     /// As [`open`](Self::open); what the platform calls bad is neither read nor written.

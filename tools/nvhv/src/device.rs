@@ -6,9 +6,10 @@ use crate::failure::Failure;
 use crate::text;
 use nix::errno::Errno;
 use nvhv_pure::abi;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 /// The module's device.
@@ -231,15 +232,22 @@ fn piece(block: u32, offset: u64, address: u64, len: usize) -> abi::Piece {
     }
 }
 
-/// Refuses a device that the module holds. One whose pool the module cannot use, it does not hold.
+/// Refuses a device that the module holds, by whatever name. One whose pool the module cannot use, it does not hold.
 pub fn not_held(path: &Path) -> Result<(), Failure> {
-    let pools = Device::open().and_then(|device| device.pools());
-    let held = pools.into_iter().flatten().any(|pool| {
-        let usable = pool.pool_state != abi::pool_state::DAMAGED;
-        usable
-            && path
-                .file_name()
-                .is_some_and(|name| *name == *text::field(&pool.device))
+    let pools = match Device::open() {
+        Ok(device) => device.pools()?,
+        Err(Failure::NoModule(_)) => return Ok(()),
+        Err(why) => return Err(why),
+    };
+    let number = |path: &Path| {
+        let about = fs::metadata(path).ok()?;
+        about.file_type().is_char_device().then_some(about.rdev())
+    };
+    let held = number(path).is_some_and(|this| {
+        pools.iter().any(|pool| {
+            let usable = pool.pool_state != abi::pool_state::DAMAGED;
+            usable && number(&Path::new("/dev").join(text::field(&pool.device))) == Some(this)
+        })
     });
     if held {
         return Err(Failure::Refused(format!(

@@ -39,35 +39,43 @@ pub fn resume(args: &Resume) -> Result<(), Failure> {
             if let Some(why) = hindrance(&vm) {
                 return Err(Failure::Refused(format!("{name}: {why}")));
             }
-            start_all(vec![launch], args)
+            start_all(vec![launch], Vec::new(), args)
         }
-        None => start_all(enabled()?, args),
+        None => {
+            let (launches, hindered) = enabled()?;
+            start_all(launches, hindered, args)
+        }
     }
 }
 
 /// Those that are enabled and can be resumed, in order: root's first, then by priority. Says what is wrong with the
-/// others. Without an image a VM has ended in order, by its guest's or somebody's will.
-fn enabled() -> Result<Vec<Launch>, Failure> {
+/// others, whose names follow. Without an image a VM has ended in order, by its guest's or somebody's will.
+fn enabled() -> Result<(Vec<Launch>, Vec<String>), Failure> {
     let device = Device::open()?;
     let own = nix::unistd::geteuid();
-    let mut launches = Vec::new();
+    let (mut launches, mut hindered) = (Vec::new(), Vec::new());
     for vm in Vm::all(&device)? {
         if vm.aside || is_here(&vm) || !own.is_root() && own.as_raw() != vm.uid {
             continue;
         }
-        match Store::of(vm.uid).load(&vm.name) {
-            Ok(launch) if !launch.enabled => {}
+        let why = match Store::of(vm.uid).load(&vm.name) {
+            Ok(launch) if !launch.enabled => continue,
             Ok(launch) => match hindrance(&vm) {
-                None => launches.push(launch),
-                Some(why) => eprintln!("nvhv: {}: {why}", vm.name),
+                None => {
+                    launches.push(launch);
+                    continue;
+                }
+                Some(why) => why,
             },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => eprintln!("nvhv: {}: {error}", vm.name),
-        }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => error.to_string(),
+        };
+        eprintln!("nvhv: {}: {why}", vm.name);
+        hindered.push(vm.name);
     }
     let order = |launch: &Launch| (launch.uid != 0, Reverse(launch.priority));
     launches.sort_by(|a, b| order(a).cmp(&order(b)).then_with(|| a.name.cmp(&b.name)));
-    Ok(launches)
+    Ok((launches, hindered))
 }
 
 /// Whether its VMM lives, be the VM frozen or not.
@@ -95,13 +103,13 @@ fn hindrance(vm: &Vm) -> Option<String> {
     }
 }
 
-/// Starts all, `jobs` at a time, and waits until each runs.
-fn start_all(launches: Vec<Launch>, args: &Resume) -> Result<(), Failure> {
-    let total = launches.len();
+/// Starts all, `jobs` at a time, and waits until each runs. Those that are `hindered` count among those that do not.
+fn start_all(launches: Vec<Launch>, hindered: Vec<String>, args: &Resume) -> Result<(), Failure> {
+    let total = launches.len() + hindered.len();
     let jobs = args.jobs.or_else(|| thread::available_parallelism().ok());
-    let jobs = jobs.map_or(1, usize::from).min(total);
+    let jobs = jobs.map_or(1, usize::from).min(launches.len());
     let waiting = Mutex::new(VecDeque::from(launches));
-    let failed = Mutex::new(Vec::new());
+    let failed = Mutex::new(hindered);
     let next = || waiting.lock().expect("no thread panics").pop_front();
     thread::scope(|scope| {
         for _ in 0..jobs {

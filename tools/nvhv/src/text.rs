@@ -4,10 +4,10 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-/// A text field without its padding.
+/// A text field without its padding. It may be another user's: a terminal is told nothing by it.
 pub fn field(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
+    String::from_utf8_lossy(&bytes[..end]).replace(char::is_control, "\u{fffd}")
 }
 
 /// Bytes, rounded, in binary units.
@@ -62,5 +62,6 @@ mod tests {
         assert_eq!(time(0), "-");
         assert_eq!(time(1_000_000_000), "1970-01-01T00:00:01Z");
         assert_eq!(field(b"dax0.0\0\0"), "dax0.0");
+        assert_eq!(field(b"a\x1b]0;b\x07\xff"), "a\u{fffd}]0;b\u{fffd}\u{fffd}");
     }
 }

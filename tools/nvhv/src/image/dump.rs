@@ -4,6 +4,7 @@
 
 use super::core::{self, Core, Cpu};
 use super::kernel::Kernel;
+use super::may_make;
 use super::pages::{self, PAGE};
 use crate::cli::Dump;
 use crate::device::{refused, Device};
@@ -24,12 +25,8 @@ pub fn dump(args: &Dump) -> Result<(), Failure> {
     let held = device.hold(&select(&args.name)?);
     let image = held.map_err(|error| refused(&args.name, error))?;
     let shown = args.file.display();
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::AlreadyExists => {
-            Failure::Refused(format!("{shown}: it is there already: --force replaces it"))
-        }
-        _ => Failure::Refused(format!("{shown}: {error}")),
-    };
+    let failed = |error: io::Error| Failure::Refused(format!("{shown}: {error}"));
+    may_make(&args.file, args.force)?;
     let cpus = registers(&device, &image, &args.name)?;
     if args.force {
         match fs::remove_file(&args.file) {

@@ -5,8 +5,8 @@
 //! The image is held meanwhile, so it stays what it is; and what has been written of it is as good later as
 //! it is now. An export that was interrupted therefore goes on where its file ends.
 
-use super::pages;
 use super::parts::{Mark, Reader, Writer, END, MAGIC};
+use super::{may_make, pages};
 use crate::cli::Export;
 use crate::device::{refused, Device};
 use crate::failure::Failure;
@@ -14,12 +14,14 @@ use crate::launch::Store;
 use crate::progress::Progress;
 use crate::select::select;
 use crate::text;
+use nix::errno::Errno;
 use nix::fcntl::{renameat2, Flock, FlockArg, RenameFlags, AT_FDCWD};
 use nix::libc;
+use nix::sys::statfs::{fstatfs, FsType, TMPFS_MAGIC};
 use nix::unistd::geteuid;
 use nvhv_pure::abi::{vm_flag, vm_state, Image, PIECE_MAX, RECORD};
 use std::fmt::Display;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, stdout, BufReader, BufWriter, IsTerminal, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -44,7 +46,7 @@ pub fn export(args: &Export) -> Result<(), Failure> {
     if to_pipe {
         write_pipe(&source)?;
     } else {
-        write_file(&source, &args.file, args.force)?;
+        write_file(&source, &args.file, args.force, args.discard)?;
     }
     if args.discard {
         device.give_up().map_err(|error| {
@@ -167,12 +169,16 @@ fn write_pipe(source: &Source) -> Result<(), Failure> {
     writer.end().map(drop).map_err(failed)
 }
 
-fn write_file(source: &Source, path: &Path, force: bool) -> Result<(), Failure> {
+/// Makes the file. If the image `moves` there, it must be where it outlives this host.
+fn write_file(source: &Source, path: &Path, force: bool, moves: bool) -> Result<(), Failure> {
     let shown = path.display();
     let failed = |error: io::Error| Failure::Refused(format!("{shown}: {error}"));
-    if !force && path.symlink_metadata().is_ok() {
+    may_make(path, force)?;
+    let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let directory = File::open(parent.unwrap_or(Path::new("."))).map_err(failed)?;
+    if moves && is_in_memory(&directory).map_err(failed)? {
         return Err(Failure::Refused(format!(
-            "{shown}: it is there already: --force replaces it"
+            "{shown}: that is in memory, where it is lost with the host: with --discard, name a file on a disk"
         )));
     }
     let part = beside(path);
@@ -197,10 +203,12 @@ fn write_file(source: &Source, path: &Path, force: bool) -> Result<(), Failure> 
         }
     };
     writer.end().map_err(failed)?;
-    file.sync_all().map_err(failed)?;
+    if let Err(error) = file.sync_all() {
+        // What was not written is still to be read, and the kernel takes it for written from now on.
+        let _ = file.set_len(0);
+        return Err(failed(error));
+    }
     put(&part, path, force).map_err(failed)?;
-    let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    let directory = File::open(parent.unwrap_or(Path::new("."))).map_err(failed)?;
     directory.sync_all().map_err(failed)?;
     let len = file.metadata().map_err(failed)?.len();
     println!("{}: exported, {}", source.name, text::bytes(len));
@@ -227,12 +235,17 @@ fn open_part(part: &Path) -> Result<Flock<File>, Failure> {
     if (about.dev(), about.ino()) != (named.dev(), named.ino()) {
         return Err(refused(&"somebody has just finished it: try again"));
     }
-    let alone = about.is_file() && about.uid() == geteuid().as_raw() && about.mode() & 0o077 == 0;
+    let alone = about.uid() == geteuid().as_raw() && about.mode() & 0o077 == 0;
     let mut head = [0; 8];
     let is_ours = about.len() == 0 || file.read_exact_at(&mut head, 0).is_ok() && head == MAGIC;
-    if !alone || !is_ours {
+    if !about.is_file() || !is_ours {
         return Err(refused(
             &"it was not left by an export of this user: remove it",
+        ));
+    }
+    if !alone {
+        return Err(refused(
+            &"it is not this user's alone: remove it, or name a file system that keeps owners and modes",
         ));
     }
     Ok(file)
@@ -240,12 +253,30 @@ fn open_part(part: &Path) -> Result<Flock<File>, Failure> {
 
 /// Gives a file that is whole its name, which is nobody's unless somebody may be replaced.
 fn put(part: &Path, path: &Path, force: bool) -> io::Result<()> {
-    let flags = match force {
-        true => RenameFlags::empty(),
-        false => RenameFlags::RENAME_NOREPLACE,
-    };
-    Ok(renameat2(AT_FDCWD, part, AT_FDCWD, path, flags)?)
+    if force {
+        return fs::rename(part, path);
+    }
+    match renameat2(
+        AT_FDCWD,
+        part,
+        AT_FDCWD,
+        path,
+        RenameFlags::RENAME_NOREPLACE,
+    ) {
+        // Not every file system can: NFS cannot.
+        Err(Errno::EINVAL) if path.symlink_metadata().is_err() => fs::rename(part, path),
+        done => Ok(done?),
+    }
 }
+
+/// Whether what is in a directory is in memory only. Where devices are, it is, too.
+fn is_in_memory(directory: &File) -> io::Result<bool> {
+    let kind = fstatfs(directory)?.filesystem_type();
+    Ok([TMPFS_MAGIC, RAMFS_MAGIC].contains(&kind))
+}
+
+/// `linux/magic.h`; nix does not know it.
+const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 
 /// Where a file is made.
 fn beside(path: &Path) -> PathBuf {

@@ -14,7 +14,8 @@ use std::path::Path;
 
 /// Removes what the VMM of these arguments has left behind; says what that was.
 pub fn clear(arguments: &[String]) -> Vec<String> {
-    let bound = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let bound = fs::read("/proc/net/unix").unwrap_or_default();
+    let bound = String::from_utf8_lossy(&bound);
     let booted = booted().unwrap_or(0);
     let mut cleared = Vec::new();
     let mut before = "";
@@ -32,12 +33,39 @@ pub fn clear(arguments: &[String]) -> Vec<String> {
     cleared
 }
 
+/// What a line of `/proc/net/unix` has behind its seven columns: the path, as it was given to bind(2), blanks included.
+fn bound_path(line: &str) -> Option<&Path> {
+    let mut rest = line;
+    for _ in 0..7 {
+        rest = rest.trim_start_matches(' ');
+        rest = &rest[rest.find(' ')?..];
+    }
+    Some(Path::new(&rest[1..]))
+}
+
+/// Whether a socket that somebody bound is, or may be, the one at `path`. In which directory a relative path was bound, nobody
+/// knows.
+fn is_same(bound: &Path, path: &Path) -> bool {
+    if bound.is_relative() {
+        return bound.file_name() == path.file_name();
+    }
+    let place = |path: &Path| {
+        fs::metadata(path)
+            .ok()
+            .map(|about| (about.dev(), about.ino()))
+    };
+    bound == path || place(bound).is_some_and(|bound| Some(bound) == place(path))
+}
+
 fn is_dead_socket(path: &Path, bound: &str) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|about| about.file_type().is_socket());
     // Whoever has it is left alone: many a back end serves the first who connects, and ends with that one.
-    let name = path.to_string_lossy();
-    let is_bound = bound.lines().filter_map(|line| line.split(' ').next_back());
-    if !is_socket || is_bound.into_iter().any(|bound| bound == name) {
+    if !is_socket
+        || bound
+            .lines()
+            .filter_map(bound_path)
+            .any(|bound| is_same(bound, path))
+    {
         return false;
     }
     // It may be in another namespace of networks.
@@ -82,9 +110,21 @@ fn booted() -> Option<i64> {
 mod tests {
     use super::*;
     use std::fs::File;
+    use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
     use std::process::{self, Command};
     use std::time::{Duration, UNIX_EPOCH};
+
+    #[test]
+    fn finds_the_path_that_is_bound() {
+        let line =
+            |path| format!("0000000000000000: 00000002 00000000 00010000 0001 01    77{path}");
+        let found = |path| bound_path(&line(path)).map(Path::to_owned);
+        assert_eq!(found(" /run/a b"), Some("/run/a b".into()));
+        assert_eq!(found(" a.sock"), Some("a.sock".into()));
+        assert_eq!(found(""), None);
+        assert_eq!(bound_path("Num       RefCount Protocol"), None);
+    }
 
     #[test]
     fn clears_what_is_dead_only() {
@@ -95,6 +135,7 @@ mod tests {
         drop(UnixListener::bind(path("dead")).expect("bound"));
         drop(UnixDatagram::bind(path("datagram")).expect("bound"));
         let alive = UnixListener::bind(path("alive")).expect("bound");
+        symlink(&directory, path("link")).expect("a link");
         let mut gone = Command::new("true").spawn().expect("started");
         let number = gone.id().to_string();
         gone.wait().expect("ended");
@@ -120,6 +161,7 @@ mod tests {
             "-qmp".into(),
             format!("unix:{},server=on", path("dead")),
             format!("--socket={}", path("alive")),
+            path("link/alive"),
             path("datagram"),
             "-pidfile".into(),
             path("pid"),
@@ -146,7 +188,7 @@ mod tests {
             .map(|entry| entry.expect("one").file_name().into_string().expect("text"))
             .collect();
         left.sort();
-        assert_eq!(left, ["alive", "disk", "mine.pid", "new.pid"]);
+        assert_eq!(left, ["alive", "disk", "link", "mine.pid", "new.pid"]);
         // Nobody has connected to what is alive.
         alive.set_nonblocking(true).expect("set");
         assert!(alive.accept().is_err());
