@@ -113,13 +113,18 @@ fn off_by_one(slot: kvm_userspace_memory_region) -> kvm_userspace_memory_region 
     }
 }
 
-/// Memory with something in it, and with a page that nobody may read.
+/// Memory with something in it, whose last pages nobody can read: the file ends before them.
 fn unreadable(len: usize) -> Memory {
-    let memory = Memory::new(len);
+    // SAFETY: A new file, which this process alone has.
+    let at = unsafe {
+        let file = libc::memfd_create(c"short".as_ptr(), 0);
+        assert_eq!(libc::ftruncate(file, 2 << 20), 0, "ftruncate");
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_SHARED, file, 0)
+    };
+    assert_ne!(at, libc::MAP_FAILED, "no memory");
+    let memory = Memory { at: at.cast(), len };
     memory.set_word(0, 0xbad0_bad0);
-    // SAFETY: Its own memory, which nobody uses.
-    let done = unsafe { libc::mprotect(memory.at.add(2 << 20).cast(), PAGE, libc::PROT_NONE) };
-    assert_eq!(done, 0, "mprotect");
     memory
 }
 
