@@ -14,7 +14,7 @@ NEEDS = ["nvhv.ko", "bin/nvhv"]
 HARDWARE = {"init": "systemd", "pmem_size": "1410M"}
 LIMIT = 900
 # The namespace that is there before, and leaves room for a larger one.
-NAMESPACE = "ndctl create-namespace -r region0 -m devdax -M mem --align=2M --size=1026M"
+NAMESPACE = "ndctl create-namespace -r region0 -m devdax -M mem --align=2M --size=1040M"
 
 
 def sessions(text):
