@@ -33,10 +33,10 @@ const OF_SYSTEMS: [u32; 4] = [0x176, 0xc000_0082, 0x12, 0x4b56_4d01];
 /// Notes whether the guest's RAM is being logged. Where it begins at 0 nothing else is: a display has its own.
 pub(super) fn note_log(vm: &Vm, slots: &[Slot]) {
     let now = slots.iter().any(|slot| slot.gpa == 0 && logs(slot));
-    if now && !vm.logged.swap(now, Ordering::AcqRel) {
+    let was = vm.logged.swap(now, Ordering::AcqRel);
+    if now && !was {
         vm.vcpus.lock().iter().for_each(|vcpu| vcpu.note_logged());
     }
-    vm.logged.store(now, Ordering::Release);
 }
 
 fn logs(slot: &Slot) -> bool {

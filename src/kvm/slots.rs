@@ -15,7 +15,7 @@ use super::{
     vm::{Image, Inner, Phase, Vm},
 };
 use crate::{
-    format::{place_block, Block, BlockFlags},
+    format::{place_block, Block, BlockFlags, HeaderView},
     pool::store::refused,
     ram::adopt::{self as ram, Backing, Ram},
     state::{
@@ -210,10 +210,7 @@ fn replace_phantom(
     slot: &Slot,
 ) -> Result {
     let header = image.header.view();
-    let block = header
-        .blocks()
-        .find(|b| b.gpa == slot.gpa && b.len == slot.size)
-        .ok_or(EIO)?;
+    let block = block_of(&header, slot).ok_or(EIO)?;
     let own = Slot {
         hva: phantom.hva,
         ..*slot
@@ -239,9 +236,7 @@ fn replace_phantom(
 /// the VM: nothing of what the guest had set up is there any more.
 fn refill(vm: &Vm, image: &mut Image, slot: &Slot) -> Result {
     let header = image.header.view();
-    let mut blocks = header.blocks();
-    let same = |b: &Block| (b.gpa, b.len) == (slot.gpa, slot.size);
-    let block = blocks.find(same).ok_or(EIO)?;
+    let block = block_of(&header, slot).ok_or(EIO)?;
     if slot.gpa == 0 {
         vm.devices.reset();
     }
@@ -259,28 +254,35 @@ fn refill(vm: &Vm, image: &mut Image, slot: &Slot) -> Result {
 /// Gives RAM that appears after adoption its place in the pool. If it fails half way, the VMM may try again: the place is
 /// there then, and what it has got so far does not count.
 fn place_late(vm: &Vm, image: &mut Image, slot: &Slot) -> Result {
-    let store = &image.store;
-    let same = |b: &Block| (b.gpa, b.len) == (slot.gpa, slot.size);
-    let placed = image.header.view().blocks().find(same);
-    let block = match placed {
-        Some(block) => block,
-        None => {
-            let entry = image.entry.as_mut().ok_or(EIO)?;
-            let header = &mut image.header;
-            store
-                .with_memory(|memory| {
-                    let mark = header.mark();
-                    let late = BlockFlags::LATE;
-                    let block = place_block(header, memory, slot.gpa, slot.size, late)?;
-                    store.pool.update_header(entry, header).inspect_err(|_| {
-                        header.truncate(mark, &mut |extent| memory.free(extent))
-                    })?;
-                    Ok(block)
-                })
-                .map_err(|why| refused(fmt!("{}: refused more RAM", vm.binding.name()), why))?
-        }
-    };
+    let placed = block_of(&image.header.view(), slot);
+    let block = placed.map_or_else(|| place(vm, image, slot), Ok)?;
     let header = image.header.view();
     image.ram.map(&header, &block, 0)?;
-    image.ram.refill(&store.device, &header, &block, slot.hva)
+    image
+        .ram
+        .fill(&image.store.device, &header, &block, slot.hva)
+}
+
+/// A place in the pool, which is zero.
+fn place(vm: &Vm, image: &mut Image, slot: &Slot) -> Result<Block> {
+    let store = &image.store;
+    let entry = image.entry.as_mut().ok_or(EIO)?;
+    let header = &mut image.header;
+    store
+        .with_memory(|memory| {
+            let mark = header.mark();
+            let block = place_block(header, memory, slot.gpa, slot.size, BlockFlags::LATE)?;
+            store
+                .pool
+                .update_header(entry, header)
+                .inspect_err(|_| header.truncate(mark, &mut |extent| memory.free(extent)))?;
+            Ok(block)
+        })
+        .map_err(|why| refused(fmt!("{}: refused more RAM", vm.binding.name()), why))
+}
+
+/// The block that `slot` shows all of.
+fn block_of(header: &HeaderView<'_>, slot: &Slot) -> Option<Block> {
+    let mut blocks = header.blocks();
+    blocks.find(|block| (block.gpa, block.len) == (slot.gpa, slot.size))
 }

@@ -122,18 +122,33 @@ impl Ram {
 
     /// Whether there is such a block and the VMM does not have it.
     pub(crate) fn is_vacant(&self, gpa: u64, len: u64) -> bool {
-        let mut blocks = self.blocks.iter();
-        blocks.any(|b| b.hva == 0 && (b.gpa, b.len) == (gpa, len))
+        self.find(gpa, len).is_some_and(|block| block.hva == 0)
     }
 
     /// Whether there is such a block and the VMM has it.
     pub(crate) fn is_presented(&self, gpa: u64, len: u64) -> bool {
-        let mut blocks = self.blocks.iter();
-        blocks.any(|b| b.hva != 0 && (b.gpa, b.len) == (gpa, len))
+        self.find(gpa, len).is_some_and(|block| block.hva != 0)
     }
 
-    /// Gives a vacant block the content of the VMM's memory at `hva`, and maps it there. The guest does
-    /// not have it meanwhile.
+    fn find(&self, gpa: u64, len: u64) -> Option<&Placed> {
+        let mut blocks = self.blocks.iter();
+        blocks.find(|block| (block.gpa, block.len) == (gpa, len))
+    }
+
+    /// Gives a vacant block that is zero the content of the VMM's memory at `hva`, and maps it there. The
+    /// guest does not have it meanwhile.
+    pub(crate) fn fill(
+        &mut self,
+        device: &Device,
+        header: &HeaderView<'_>,
+        block: &Block,
+        hva: u64,
+    ) -> Result {
+        copy_in(device, header, block, hva)?;
+        self.present(header, block, hva)
+    }
+
+    /// As [`fill`](Self::fill), whatever the block has held.
     pub(crate) fn refill(
         &mut self,
         device: &Device,
@@ -146,8 +161,7 @@ impl Ram {
             device.memory.zero(offset, len).map_err(|_| EIO)?;
             done += len;
         }
-        copy_in(device, header, block, hva)?;
-        self.present(header, block, hva)
+        self.fill(device, header, block, hva)
     }
 
     /// KVM's address of `len` bytes that the VMM has at `hva`. `Some(None)` if only a part of them

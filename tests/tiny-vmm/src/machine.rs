@@ -27,9 +27,14 @@ impl Memory {
     }
 
     pub fn mapped(len: usize, flags: libc::c_int) -> Self {
+        Self::of_file(len, flags, -1)
+    }
+
+    /// A mapping of `file` from its beginning on.
+    pub fn of_file(len: usize, flags: libc::c_int, file: libc::c_int) -> Self {
         let prot = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: Maps fresh memory where the kernel chooses.
-        let at = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, -1, 0) };
+        // SAFETY: Maps where the kernel chooses.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, file, 0) };
         assert_ne!(at, libc::MAP_FAILED, "no memory");
         Self { at: at.cast(), len }
     }

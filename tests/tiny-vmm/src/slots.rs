@@ -116,14 +116,12 @@ fn off_by_one(slot: kvm_userspace_memory_region) -> kvm_userspace_memory_region 
 /// Memory with something in it, whose last pages nobody can read: the file ends before them.
 fn unreadable(len: usize) -> Memory {
     // SAFETY: A new file, which this process alone has.
-    let at = unsafe {
+    let file = unsafe {
         let file = libc::memfd_create(c"short".as_ptr(), 0);
         assert_eq!(libc::ftruncate(file, 2 << 20), 0, "ftruncate");
-        let prot = libc::PROT_READ | libc::PROT_WRITE;
-        libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_SHARED, file, 0)
+        file
     };
-    assert_ne!(at, libc::MAP_FAILED, "no memory");
-    let memory = Memory { at: at.cast(), len };
+    let memory = Memory::of_file(len, libc::MAP_SHARED, file);
     memory.set_word(0, 0xbad0_bad0);
     memory
 }

@@ -5,8 +5,8 @@ use crate::{
     guest,
     machine::{step_and_say, Event, Machine},
     script::{self, errno_name, saw},
+    virtio::send_message,
 };
-use kvm_bindings::kvm_msi;
 use kvm_ioctls::VcpuFd;
 use std::{os::fd::AsRawFd, thread};
 
@@ -49,12 +49,7 @@ pub fn interrupted() -> ! {
 pub fn many_interrupts() -> ! {
     let Machine { vm, mut vcpus, .. } = Machine::new(guest::interrupts());
     thread::spawn(move || loop {
-        let message = kvm_msi {
-            address_lo: 0xfee0_0000,
-            data: 0x40,
-            ..Default::default()
-        };
-        vm.signal_msi(message).expect("KVM_SIGNAL_MSI");
+        send_message(&vm);
     });
     loop {
         step_and_say(&mut vcpus[0], 0);

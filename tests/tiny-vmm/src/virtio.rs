@@ -227,16 +227,19 @@ impl Queue {
         self.registers.interrupt.fetch_or(1, SeqCst);
         match &self.interrupt {
             Some(event) => event.write(1).expect("irqfd"),
-            None => {
-                let msi = kvm_msi {
-                    address_lo: MSI_ADDRESS,
-                    data: MSI_DATA,
-                    ..Default::default()
-                };
-                self.vm.signal_msi(msi).expect("KVM_SIGNAL_MSI");
-            }
+            None => send_message(&self.vm),
         }
     }
+}
+
+/// Sends vCPU 0 the message that guests expect.
+pub fn send_message(vm: &VmFd) {
+    let msi = kvm_msi {
+        address_lo: MSI_ADDRESS,
+        data: MSI_DATA,
+        ..Default::default()
+    };
+    vm.signal_msi(msi).expect("KVM_SIGNAL_MSI");
 }
 
 fn event() -> EventFd {
