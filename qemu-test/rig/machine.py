@@ -28,8 +28,9 @@ CXL_WINDOW = "4G"
 class Machine:
     """One power-on of the host's hardware."""
 
-    def __init__(self, payload, kernel, directory, disk, pmem, *, cpus=1, memory="3G", pmem_size="1026M",
+    def __init__(self, payload, kernel, directory, disk, pmem, *, cpus=1, parallel=False, memory="3G", pmem_size="1026M",
                  persistence=None, reports=4, cmdline="", guest_disk=None, init=None, cxl=None, nodes=1, absent=()):
+        """Emulated processors take turns, unless PARALLEL: QEMU's threads do not always get along (see qemu-test/README.md)."""
         directory = os.fspath(directory)
         agent, far_agent = socket.socketpair()
         qmp, far_qmp = socket.socketpair()
@@ -45,7 +46,7 @@ class Machine:
             cpu += ",-hypervisor"
         command = [
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-            "-accel", "tcg,thread=multi,tb-size=512", "-cpu", cpu, "-machine", platform, "-smp", f"{cpus},sockets={nodes}",
+            "-accel", f"tcg,thread={'multi' if parallel else 'single'},tb-size=512", "-cpu", cpu, "-machine", platform, "-smp", f"{cpus},sockets={nodes}",
             "-m", f"{memory},slots=4,maxmem=32G",
             *numa(nodes, cpus, memory),
             "-kernel", kernel.vmlinux, "-initrd", kernel.initrd,

@@ -3,13 +3,14 @@
 
 A scenario is a file of scenarios/ with a docstring and `def run(t)`; it may set
   HOST = "shared"         it never loses its host and may share a booted one with others
-  HARDWARE = {...}        arguments for Host: cpus, memory, pmem_size, persistence, reports
+  HARDWARE = {...}        arguments for Host: cpus, parallel, memory, pmem_size, persistence, reports
   POOL = False            its host comes up without pool and module
   NEEDS = ["bin/nvhv"]    files of the payload without which it is skipped
   LIMIT = 300             seconds it may take, at least twice what it does
 
-An emulated processor keeps one of this machine busy, so as many run at a time as there are processors
-for theirs. Those that share a host run one after the other; the long ones begin first.
+An emulated host keeps one processor of this machine busy, or as many as it has itself if those run in parallel, so
+as many hosts run at a time as there are processors for them. Those that share a host run one after the other; the
+long ones begin first.
 """
 
 import os
@@ -36,30 +37,37 @@ class Skip(Exception):
 
 
 class Scenario:
-    def __init__(self, path):
+    def __init__(self, path, parallel):
         self.name = path.stem
         self.module = load(path)
         self.title = (self.module.__doc__ or "").strip().split("\n")[0]
         setting = lambda name, otherwise: getattr(self.module, name, otherwise)
         self.pool = setting("POOL", True)
-        self.hardware = setting("HARDWARE", {})
+        self.hardware = {"parallel": parallel, **setting("HARDWARE", {})}
         self.shared = setting("HOST", "own") == "shared"
         self.needs = setting("NEEDS", NEEDED if self.pool else [])
         self.limit = setting("LIMIT", 300)
-        self.cpus = self.hardware.get("cpus", 1)
+        self.keeps_busy = self.hardware.get("cpus", 1) if self.hardware["parallel"] else 1
 
     def host_key(self):
         """Scenarios that may share a host have the same."""
         return self.shared, repr((self.pool, self.hardware)) if self.shared else self.name
 
 
-def find(names, folder="scenarios"):
-    """The scenarios with these names, or all of them."""
+def find(names, folder="scenarios", parallel=False):
+    """The scenarios with these names, or all of them. Emulated processors run in PARALLEL, or in some of them only."""
     paths = {path.stem: path for path in sorted((HERE / folder).glob("*.py"))}
     unknown = [name for name in names if name not in paths]
     if unknown:
         raise SystemExit(f"no such scenario: {' '.join(unknown)} (see --list)")
-    return [Scenario(paths[name]) for name in names or paths]
+    return [Scenario(paths[name], parallel) for name in names or paths]
+
+
+def ends(lines, count=8):
+    """The first and the last of many lines."""
+    if len(lines) <= 2 * count:
+        return lines
+    return [*lines[:count], f"... {len(lines) - 2 * count} lines ...", *lines[-count:]]
 
 
 class Processors:
@@ -141,6 +149,7 @@ class Runner:
         self.out = out
         self.saying = threading.Lock()
         self.shared = {}
+        self.failures = []  # name, why; in lines
 
     def shared_host(self, scenario):
         """The host that this scenario shares with others: the one that is up, or a new one."""
@@ -163,7 +172,7 @@ class Runner:
         in_order = sorted(scenarios, key=Scenario.host_key)
         groups = [list(group) for _, group in groupby(in_order, Scenario.host_key)]
         # What takes long, or several processors, must not be what all the others are waited for.
-        groups.sort(key=lambda group: (-group[0].cpus, -sum(scenario.limit for scenario in group)))
+        groups.sort(key=lambda group: (-group[0].keeps_busy, -sum(scenario.limit for scenario in group)))
         waiting = iter(groups)
         threads = [threading.Thread(target=self.run_groups, args=(waiting, counts), daemon=True)
                    for _ in range(self.processors.count)]
@@ -171,6 +180,9 @@ class Runner:
             thread.start()
         for thread in threads:
             thread.join()
+        # Again where a reader looks first, and where a log that was cut in the middle still has it.
+        for name, lines in self.failures:
+            self.say(f"# {name} failed:", *(f"#   {line}" for line in ends(lines)))
         if lost := len(scenarios) - sum(counts.values()):
             self.say(f"# {lost} scenarios were not run: the rig is at fault")
             counts["fail"] += lost
@@ -183,7 +195,7 @@ class Runner:
                 group = next(waiting, None)
             if group is None:
                 return
-            with self.processors.taken(group[0].cpus):
+            with self.processors.taken(group[0].keeps_busy):
                 try:
                     for scenario in group:
                         self.run_and_say(scenario, counts)
@@ -196,9 +208,12 @@ class Runner:
         lines = notes + (reasons if verdict == "fail" else [])
         ok = "not ok" if verdict == "fail" else "ok"
         skip = f" SKIP {reasons[0]}" if verdict == "skip" else ""
+        said = [line for text in lines for line in text.splitlines()]
         with self.saying:
             counts[verdict] += 1
-            self.say(*(f"# {line}" for text in lines for line in text.splitlines()),
+            if verdict == "fail":
+                self.failures.append((scenario.name, said))
+            self.say(*(f"# {line}" for line in said),
                      f"{ok} {sum(counts.values())} {scenario.name} #{skip} {time.monotonic() - began:.1f} s")
 
     def say(self, *lines):

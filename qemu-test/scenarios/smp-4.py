@@ -3,7 +3,7 @@
 
 from rig.check import check
 
-# On two emulated processors the emulator itself loses guests with several (see qemu-test/README.md).
+HARDWARE = {"cpus": 2}
 LIMIT = 600
 
 

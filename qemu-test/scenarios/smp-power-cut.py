@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Four processors under load outlive seal and power cut, and an orderly reboot."""
 
-# On two emulated processors the emulator itself loses guests with several (see qemu-test/README.md).
+HARDWARE = {"cpus": 2}
 LIMIT = 600
 
 
