@@ -278,10 +278,10 @@ class Host:
         self.agent.post("lose", how="kexec", grace=grace)
         self.come_up(len(self.agent.hellos) + 1)
 
-    def panic(self, cause="sysrq", after=""):
+    def panic(self, cause="sysrq", after="", cpu=0):
         """The kernel panics in one of the ways of panics.py."""
         self.outage_from = self.console.size()
-        panics.panic(self, cause, after)
+        panics.panic(self, cause, after, cpu)
         self.expect_off("guest-reset", "guest-panic")
 
     def panic_and_dump(self, cause):

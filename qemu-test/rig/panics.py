@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The ways in which a host's kernel panics, by name: what is done to it, in one host that is up.
 
-Those of tests/crash come over the shell that asks for them; with AFTER they come over whatever the CPU
+Those of tests/crash come over the shell that asks for them; with AFTER they come over whatever processor CPU
 does so many microseconds later, in an interrupt of its timer.
 """
 
@@ -26,7 +26,7 @@ COMMAND = {
 }
 
 
-def panic(host, cause, after=""):
+def panic(host, cause, after="", cpu=0):
     """Makes the kernel of HOST panic, some time soon."""
     if settings := SYSCTL.get(cause):
         host.run(f"sysctl -q {settings}")
@@ -37,7 +37,7 @@ def panic(host, cause, after=""):
         host.machine.tell("human-monitor-command", **{"command-line": MACHINE_CHECK})
     elif cause in INJECTED:
         host.run("test -d /sys/module/nvhv_crash || insmod /payload/nvhv_crash.ko")
-        post(host, f"echo {cause} {f'0 {after}' if after else ''} >/sys/module/nvhv_crash/parameters/now")
+        post(host, f"echo {cause} {f'{cpu} {after}' if after else ''} >/sys/module/nvhv_crash/parameters/now")
     else:
         post(host, COMMAND[cause])
 

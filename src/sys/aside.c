@@ -49,6 +49,12 @@ static bool is_scheduler(const char *symbol)
 	return false;
 }
 
+/*
+ * A warning disables preemption twice, to be told of while RCU may not watch and to be printed at once: kernel/panic.c,
+ * __warn(). Where another kernel does so more or less often, it is taken for somebody who holds a lock.
+ */
+#define WARNING_COUNTS	(2 * PREEMPT_OFFSET)
+
 static struct hrtimer deadline;
 
 /* The timers of this CPU, found from those of any other. */
@@ -93,6 +99,7 @@ void nvhv_look_down(struct nvhv_footing *footing, struct ftrace_regs *entered)
 	bool may_hold = true;
 	struct pt_regs caller = {}, *first = NULL, *unexplained = NULL;
 	bool innermost = !entered, is_handled = false, is_unexplained = false, may_block;
+	struct nvhv_upon upon = {};
 
 	footing->onward = NULL;
 	if (entered) {
@@ -117,10 +124,12 @@ void nvhv_look_down(struct nvhv_footing *footing, struct ftrace_regs *entered)
 		/* Those of an exception lead to the instruction that caused it. */
 		if (regs && innermost && nvhv_is_interrupt(symbol)) {
 			innermost = false;
-			if (nvhv_onward_possible(symbol, regs))
-				footing->onward = regs;
+			upon.regs = regs;
+			upon.by_nmi = nvhv_is_nmi(symbol);
 			if (is_unexplained)
 				unexplained = regs;
+		} else if (regs && upon.regs && !upon.below && nvhv_is_interrupt(symbol)) {
+			upon.below = regs;
 		}
 		if (regs && user_mode(regs))
 			break;
@@ -134,9 +143,13 @@ void nvhv_look_down(struct nvhv_footing *footing, struct ftrace_regs *entered)
 			is_handled = true;
 		if (!strcmp(symbol, "unknown_nmi_error"))
 			is_unexplained = !is_handled;
+		if (innermost && strstarts(symbol, "__warn"))
+			upon.counted = WARNING_COUNTS;
 		if (!strcmp(symbol, "mce_panic"))
 			footing->untrusted = true;
 	}
+	if (upon.regs && nvhv_onward_possible(&upon))
+		footing->onward = upon.regs;
 	/* With FRED others would run at the NMI's level of stacks. */
 	if (cpu_feature_enabled(X86_FEATURE_FRED) && in_nmi())
 		footing->apart = false;

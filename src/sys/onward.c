@@ -19,7 +19,7 @@
 static unsigned int count_onward;
 static bool from_nmi;
 
-static bool is_nmi(const char *entry) { return !strcmp(entry, "asm_exc_nmi") || !strcmp(entry, "end_repeat_nmi"); }
+bool nvhv_is_nmi(const char *entry) { return !strcmp(entry, "asm_exc_nmi") || !strcmp(entry, "end_repeat_nmi"); }
 
 /* The function that an address is in, with its module behind it: "svm_vcpu_run [kvm_amd]". Until it is asked again. */
 static const char *symbol_at(unsigned long ip)
@@ -50,14 +50,32 @@ static bool is_taken_for_guest(struct pt_regs *regs, u8 kind)
 	return vcpu && vcpu->arch.handling_intr_from_guest == kind;
 }
 
-bool nvhv_is_interrupt(const char *entry)
+/*
+ * Where interrupts that had to wait come at last: a task that has the CPU again, or has let go of a lock, has enabled them and
+ * not yet preemption, which it disabled once more than before.
+ */
+static bool is_past_lock(struct pt_regs *regs)
 {
-	return strstarts(entry, "asm_sysvec_") || !strcmp(entry, "asm_common_interrupt") || is_nmi(entry);
+	static const char *const functions[] = { "finish_task_switch", "_raw_spin_unlock_irq", "_raw_read_unlock_irq",
+						 "_raw_write_unlock_irq" };
+	const char *symbol = symbol_at(regs->ip);
+
+	for (int i = 0; i < ARRAY_SIZE(functions); i++)
+		if (strstarts(symbol, functions[i]))
+			return regs->flags & X86_EFLAGS_IF;
+	return false;
 }
 
-bool nvhv_onward_possible(const char *entry, struct pt_regs *regs)
+bool nvhv_is_interrupt(const char *entry)
 {
-	unsigned int count = preempt_count();
+	return strstarts(entry, "asm_sysvec_") || !strcmp(entry, "asm_common_interrupt") || nvhv_is_nmi(entry);
+}
+
+bool nvhv_onward_possible(const struct nvhv_upon *upon)
+{
+	unsigned int count = preempt_count() - upon->counted, own, softirqs = 0, known;
+	struct pt_regs *regs = upon->regs;
+	bool nmi = upon->by_nmi;
 
 	/* With FRED an event also ends at a lower level of stacks. An idle CPU has nothing to be taken further. */
 	if (cpu_feature_enabled(X86_FEATURE_FRED) || user_mode(regs) || is_idle_task(current) || rcu_preempt_depth())
@@ -66,17 +84,26 @@ bool nvhv_onward_possible(const char *entry, struct pt_regs *regs)
 	 * Nobody keeps the count of what was interrupted: it is what is left of the present one without the
 	 * interrupt's own. If more is left than it has, that may be a lock that the interrupt holds.
 	 */
-	if (is_taken_for_guest(regs, is_nmi(entry) ? KVM_HANDLING_NMI : KVM_HANDLING_IRQ))
-		count_onward = PREEMPT_OFFSET;
+	own = nmi ? NMI_OFFSET + HARDIRQ_OFFSET : count & HARDIRQ_MASK ? HARDIRQ_OFFSET : SOFTIRQ_OFFSET;
+	count_onward = count - own;
+	from_nmi = nmi;
+	/* Softirqs, or that there must be none, are no affair of an interrupt's. */
+	if (own != SOFTIRQ_OFFSET)
+		softirqs = count & SOFTIRQ_MASK;
+	/* A softirq at the end of another interrupt has the count of what that came upon, and its own. */
+	if (softirqs & SOFTIRQ_OFFSET) {
+		if (!upon->below || !(regs->flags & X86_EFLAGS_IF))
+			return false;
+		regs = upon->below;
+		nmi = false;
+	}
+	if (is_taken_for_guest(regs, nmi ? KVM_HANDLING_NMI : KVM_HANDLING_IRQ) || is_past_lock(regs))
+		known = PREEMPT_OFFSET;
 	else if (regs->flags & X86_EFLAGS_IF)
-		count_onward = 0;
+		known = 0;
 	else
 		return false;
-	count -= count_onward;
-	from_nmi = is_nmi(entry);
-	if (from_nmi)
-		return count == NMI_OFFSET + HARDIRQ_OFFSET;
-	return count == HARDIRQ_OFFSET || count == SOFTIRQ_OFFSET;
+	return count_onward == softirqs + known;
 }
 
 /* Where the kernel is entered or left: what an NMI's own entry has put aside there is not put back by us. */

@@ -9,12 +9,20 @@ struct pt_regs;
 
 /* Whether this symbol is an entry through which the kernel comes to what was not caused by what it did. */
 bool nvhv_is_interrupt(const char *entry);
+bool nvhv_is_nmi(const char *entry);
 
-/*
- * Whether what the innermost interrupt or NMI on the current stack came upon can go on. entry is the symbol through
- * which the kernel came to that, regs are what it came upon.
- */
-bool nvhv_onward_possible(const char *entry, struct pt_regs *regs);
+/* What the innermost interrupt or NMI on the current stack came upon. */
+struct nvhv_upon {
+	struct pt_regs *regs;
+	bool by_nmi;
+	/* What the next interrupt below came upon, or NULL. */
+	struct pt_regs *below;
+	/* How much of the preemption count is no lock of the interrupt's, but of the report that it makes. */
+	unsigned int counted;
+};
+
+/* Whether it can go on. */
+bool nvhv_onward_possible(const struct nvhv_upon *upon);
 
 /*
  * The same of an NMI that holds no lock, upon what should not be left as it is: it may have interrupts disabled, and is about
