@@ -54,7 +54,7 @@ static bool is_taken_for_guest(struct pt_regs *regs, u8 kind)
  * Where interrupts that had to wait come at last: a task that has the CPU again, or has let go of a lock, has enabled them and
  * not yet preemption, which it disabled once more than before.
  */
-static bool is_past_lock(struct pt_regs *regs)
+static bool has_let_go(struct pt_regs *regs)
 {
 	static const char *const functions[] = { "finish_task_switch", "_raw_spin_unlock_irq", "_raw_read_unlock_irq",
 						 "_raw_write_unlock_irq" };
@@ -97,7 +97,7 @@ bool nvhv_onward_possible(const struct nvhv_upon *upon)
 		regs = upon->below;
 		nmi = false;
 	}
-	if (is_taken_for_guest(regs, nmi ? KVM_HANDLING_NMI : KVM_HANDLING_IRQ) || is_past_lock(regs))
+	if (is_taken_for_guest(regs, nmi ? KVM_HANDLING_NMI : KVM_HANDLING_IRQ) || has_let_go(regs))
 		known = PREEMPT_OFFSET;
 	else if (regs->flags & X86_EFLAGS_IF)
 		known = 0;
