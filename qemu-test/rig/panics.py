@@ -2,7 +2,7 @@
 """The ways in which a host's kernel panics, by name: what is done to it, in one host that is up.
 
 Those of tests/crash come over the shell that asks for them; with AFTER they come over whatever processor CPU
-does so many microseconds later, in an interrupt of its timer.
+does so many microseconds later, in an interrupt of its timer, or upon the end of a lock ("unlock") or a softirq ("softirq").
 """
 
 INJECTED = ("call", "bug", "null", "irqs-off", "warning", "lock", "runqueue", "softlockup")

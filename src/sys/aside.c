@@ -138,6 +138,8 @@ void nvhv_look_down(struct nvhv_footing *footing, struct ftrace_regs *entered)
 		sprint_symbol_no_offset(symbol, unwind_get_return_address(&state));
 		if (may_hold && is_scheduler(symbol))
 			footing->apart = false;
+		if (upon.regs && strstr(symbol, "[" KBUILD_MODNAME "]"))
+			upon.comes_back = true;
 		/* An NMI that nobody explains holds no lock when it panics; a handler that does so is an RCU reader. */
 		if (strstarts(symbol, "nmi_handle"))
 			is_handled = true;

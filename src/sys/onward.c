@@ -19,6 +19,9 @@
 static unsigned int count_onward;
 static bool from_nmi;
 
+/* The task whose count may have a lock of the interrupt's in it. */
+static struct task_struct *unsettled;
+
 bool nvhv_is_nmi(const char *entry) { return !strcmp(entry, "asm_exc_nmi") || !strcmp(entry, "end_repeat_nmi"); }
 
 /* The function that an address is in, with its module behind it: "svm_vcpu_run [kvm_amd]". Until it is asked again. */
@@ -73,7 +76,7 @@ bool nvhv_is_interrupt(const char *entry)
 
 bool nvhv_onward_possible(const struct nvhv_upon *upon)
 {
-	unsigned int count = preempt_count() - upon->counted, own, softirqs = 0, known;
+	unsigned int count = preempt_count() - upon->counted, own, softirqs = 0, known = 0;
 	struct pt_regs *regs = upon->regs;
 	bool nmi = upon->by_nmi;
 
@@ -94,16 +97,37 @@ bool nvhv_onward_possible(const struct nvhv_upon *upon)
 	if (softirqs & SOFTIRQ_OFFSET) {
 		if (!upon->below || !(regs->flags & X86_EFLAGS_IF))
 			return false;
+		if (has_let_go(regs))
+			known = PREEMPT_OFFSET;
 		regs = upon->below;
 		nmi = false;
 	}
 	if (is_taken_for_guest(regs, nmi ? KVM_HANDLING_NMI : KVM_HANDLING_IRQ) || has_let_go(regs))
-		known = PREEMPT_OFFSET;
-	else if (regs->flags & X86_EFLAGS_IF)
-		known = 0;
-	else
+		known += PREEMPT_OFFSET;
+	else if (!(regs->flags & X86_EFLAGS_IF))
 		return false;
-	return count_onward == softirqs + known;
+	if (count_onward == softirqs + known)
+		return true;
+	/*
+	 * A vCPU's thread in KVM_RUN, which is lost with its VM if it stays, goes on although the interrupt may hold a lock. Where
+	 * that lock is counted as well, the thread must not sleep: a signal has it leave KVM, and then it holds nothing itself.
+	 */
+	if (!upon->comes_back || hlist_empty(&current->preempt_notifiers) || count_onward & ~(PREEMPT_MASK | SOFTIRQ_MASK) ||
+	    softirqs & SOFTIRQ_OFFSET)
+		return false;
+	if (is_taken_for_guest(regs, nmi ? KVM_HANDLING_NMI : KVM_HANDLING_IRQ))
+		count_onward = softirqs + known;
+	else
+		WRITE_ONCE(unsettled, current);
+	return true;
+}
+
+void nvhv_onward_settle(void)
+{
+	if (likely(READ_ONCE(unsettled) != current))
+		return;
+	WRITE_ONCE(unsettled, NULL);
+	preempt_count_set(0);
 }
 
 /* Where the kernel is entered or left: what an NMI's own entry has put aside there is not put back by us. */
@@ -136,6 +160,8 @@ void nvhv_go_onward(struct pt_regs *regs)
 	 * that of the task, and this CPU takes no further NMI. All of that is good enough for a CPU that is about to panic.
 	 */
 	local_irq_disable();
+	if (unsettled)
+		set_thread_flag(TIF_SIGPENDING);
 	/* As ct_nmi_exit() where RCU watched before: an idle CPU that comes to its end looks at it. */
 	if (from_nmi)
 		__this_cpu_sub(context_tracking.nmi_nesting, 2);

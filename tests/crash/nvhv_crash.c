@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Loses the host's kernel in a chosen context: echo CAUSE [CPU [MICROSECONDS]] >/sys/module/nvhv_crash/parameters/now
+ * Loses the host's kernel in a chosen context: echo CAUSE [CPU [WHEN]] >/sys/module/nvhv_crash/parameters/now
  *
- * With a delay, a timer interrupt on that CPU is what happens, whatever runs there then.
+ * WHEN: it happens in a timer's interrupt on that CPU; after so many microseconds, whatever runs there then, or upon a task that
+ * lets go of a lock (unlock), or upon a softirq (softirq).
  */
 #include <linux/delay.h>
 #include <linux/hrtimer.h>
@@ -95,17 +96,54 @@ static long by_work(void *unused)
 	return 0;
 }
 
+/* mdelay() would disable preemption. */
+static void spin_for_ms(u64 ms)
+{
+	u64 end = ktime_get_mono_fast_ns() + ms * NSEC_PER_MSEC;
+
+	while (ktime_get_mono_fast_ns() < end)
+		cpu_relax();
+}
+
+static long upon_unlock(void *unused)
+{
+	static DEFINE_SPINLOCK(lock);
+	unsigned long flags;
+
+	spin_lock_irqsave(&lock, flags);
+	start_timer(0);
+	spin_for_ms(20);
+	spin_unlock_irqrestore(&lock, flags);
+	return 0;
+}
+
+static struct timer_list soft;
+
+static void soft_fired(struct timer_list *unused)
+{
+	start_timer(0);
+	spin_for_ms(20);
+}
+
+static long upon_softirq(void *unused)
+{
+	mod_timer(&soft, jiffies);
+	spin_for_ms(100);
+	return 0;
+}
+
 static int now(const char *text, const struct kernel_param *unused)
 {
 	unsigned long delay = 0;
-	char name[16];
-	int cpu = 0, given = sscanf(text, "%15s %d %lu", name, &cpu, &delay);
+	char name[16], when[16];
+	int cpu = 0, given = sscanf(text, "%15s %d %15s", name, &cpu, when);
+	bool is_delayed = given == 3 && !kstrtoul(when, 10, &delay);
 
 	if (given < 1 || !cpu_online(cpu))
 		return -EINVAL;
 	if (!strcmp(name, "runqueue")) {
 		on_cpu = cpu;
-		atomic_set(&due, given == 3 ? delay : 1);
+		atomic_set(&due, is_delayed ? delay : 1);
 		for_each_kernel_tracepoint(find, "sched_switch");
 		return registered;
 	}
@@ -113,7 +151,11 @@ static int now(const char *text, const struct kernel_param *unused)
 		if (strcmp(name, causes[i].name))
 			continue;
 		happen = causes[i].happen;
-		if (given == 3)
+		if (given == 3 && !strcmp(when, "unlock"))
+			return work_on_cpu(cpu, upon_unlock, NULL);
+		if (given == 3 && !strcmp(when, "softirq"))
+			return work_on_cpu(cpu, upon_softirq, NULL);
+		if (is_delayed)
 			return smp_call_function_single(cpu, start_timer, (void *)delay, true);
 		if (given == 2)
 			return work_on_cpu(cpu, by_work, NULL);
@@ -129,6 +171,7 @@ module_param_cb(now, &ops, NULL, 0200);
 static int __init crash_init(void)
 {
 	hrtimer_setup(&timer, fired, CLOCK_MONOTONIC, HRTIMER_MODE_REL_PINNED_HARD);
+	timer_setup(&soft, soft_fired, TIMER_PINNED);
 	return 0;
 }
 
