@@ -5,7 +5,7 @@
 use super::{exits, gate::Position, ioctl::KvmFile, run_page::RunPage, vm::Vm};
 use crate::{
     outage::emergency,
-    sys::{aside, c, file::FileRef},
+    sys::{c, file::FileRef},
 };
 use core::{
     cell::UnsafeCell,
@@ -354,7 +354,6 @@ impl Vcpu {
         self.take_answer();
         // SAFETY: By this function's contract.
         let ret = unsafe { self.kvm.call_raw(file, crate::state::kvm_abi::RUN, arg) };
-        aside::settle();
         self.outstanding.store(ret == 0, Ordering::Release);
         if ret == 0 {
             exits::observe(self);

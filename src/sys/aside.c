@@ -51,7 +51,7 @@ static bool is_scheduler(const char *symbol)
 
 /*
  * A warning disables preemption twice, to be told of while RCU may not watch and to be printed at once: kernel/panic.c,
- * __warn(). Where another kernel does so more or less often, it is taken for somebody who holds a lock.
+ * __warn(), in 7.2 and 7.3. Where a kernel does so more often, a warning is taken for somebody who holds a lock.
  */
 #define WARNING_COUNTS	(2 * PREEMPT_OFFSET)
 
@@ -138,8 +138,6 @@ void nvhv_look_down(struct nvhv_footing *footing, struct ftrace_regs *entered)
 		sprint_symbol_no_offset(symbol, unwind_get_return_address(&state));
 		if (may_hold && is_scheduler(symbol))
 			footing->apart = false;
-		if (upon.regs && strstr(symbol, "[" KBUILD_MODNAME "]"))
-			upon.comes_back = true;
 		/* An NMI that nobody explains holds no lock when it panics; a handler that does so is an RCU reader. */
 		if (strstarts(symbol, "nmi_handle"))
 			is_handled = true;

@@ -33,12 +33,6 @@ pub(crate) unsafe fn go_onward(onward: *mut c::pt_regs) {
     unsafe { c::nvhv_go_onward(onward) }
 }
 
-/// KVM_RUN has come back: if its task went on in place of an interrupt that panicked, it may not be counted as free to sleep.
-pub(crate) fn settle() {
-    // SAFETY: The task holds no spinlock of its own here.
-    unsafe { c::nvhv_onward_settle() }
-}
-
 /// Notes what a panic says, for [`panic_as_noted`].
 ///
 /// # Safety

@@ -19,9 +19,6 @@
 static unsigned int count_onward;
 static bool from_nmi;
 
-/* The task whose count may have a lock of the interrupt's in it. */
-static struct task_struct *unsettled;
-
 bool nvhv_is_nmi(const char *entry) { return !strcmp(entry, "asm_exc_nmi") || !strcmp(entry, "end_repeat_nmi"); }
 
 /* The function that an address is in, with its module behind it: "svm_vcpu_run [kvm_amd]". Until it is asked again. */
@@ -54,18 +51,23 @@ static bool is_taken_for_guest(struct pt_regs *regs, u8 kind)
 }
 
 /*
- * Where interrupts that had to wait come at last: a task that has the CPU again, or has let go of a lock, has enabled them and
- * not yet preemption, which it disabled once more than before.
+ * Where interrupts that had to wait come at last: a task that has the CPU again, or lets go of a lock, has enabled them and
+ * enables preemption next, which it disabled once more than before.
  */
 static bool has_let_go(struct pt_regs *regs)
 {
-	static const char *const functions[] = { "finish_task_switch", "_raw_spin_unlock_irq", "_raw_read_unlock_irq",
-						 "_raw_write_unlock_irq" };
+	static const char *const functions[] = { "_raw_spin_unlock_irq", "_raw_read_unlock_irq", "_raw_write_unlock_irq" };
+	/* decl %gs:__preempt_count */
+	static const u8 enables[] = { 0x65, 0xff, 0x0d };
 	const char *symbol = symbol_at(regs->ip);
 
+	if (!(regs->flags & X86_EFLAGS_IF))
+		return false;
+	if (strstarts(symbol, "finish_task_switch"))
+		return true;
 	for (int i = 0; i < ARRAY_SIZE(functions); i++)
 		if (strstarts(symbol, functions[i]))
-			return regs->flags & X86_EFLAGS_IF;
+			return !memcmp((void *)regs->ip, enables, sizeof(enables));
 	return false;
 }
 
@@ -106,28 +108,7 @@ bool nvhv_onward_possible(const struct nvhv_upon *upon)
 		known += PREEMPT_OFFSET;
 	else if (!(regs->flags & X86_EFLAGS_IF))
 		return false;
-	if (count_onward == softirqs + known)
-		return true;
-	/*
-	 * A vCPU's thread in KVM_RUN, which is lost with its VM if it stays, goes on although the interrupt may hold a lock. Where
-	 * that lock is counted as well, the thread must not sleep: a signal has it leave KVM, and then it holds nothing itself.
-	 */
-	if (!upon->comes_back || hlist_empty(&current->preempt_notifiers) || count_onward & ~(PREEMPT_MASK | SOFTIRQ_MASK) ||
-	    softirqs & SOFTIRQ_OFFSET)
-		return false;
-	if (is_taken_for_guest(regs, nmi ? KVM_HANDLING_NMI : KVM_HANDLING_IRQ))
-		count_onward = softirqs + known;
-	else
-		WRITE_ONCE(unsettled, current);
-	return true;
-}
-
-void nvhv_onward_settle(void)
-{
-	if (likely(READ_ONCE(unsettled) != current))
-		return;
-	WRITE_ONCE(unsettled, NULL);
-	preempt_count_set(0);
+	return count_onward == softirqs + known;
 }
 
 /* Where the kernel is entered or left: what an NMI's own entry has put aside there is not put back by us. */
@@ -160,8 +141,6 @@ void nvhv_go_onward(struct pt_regs *regs)
 	 * that of the task, and this CPU takes no further NMI. All of that is good enough for a CPU that is about to panic.
 	 */
 	local_irq_disable();
-	if (unsettled)
-		set_thread_flag(TIF_SIGPENDING);
 	/* As ct_nmi_exit() where RCU watched before: an idle CPU that comes to its end looks at it. */
 	if (from_nmi)
 		__this_cpu_sub(context_tracking.nmi_nesting, 2);

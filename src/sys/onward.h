@@ -19,15 +19,10 @@ struct nvhv_upon {
 	struct pt_regs *below;
 	/* How much of the preemption count is no lock of the interrupt's, but of the report that it makes. */
 	unsigned int counted;
-	/* It is in a function of KVM's that comes back to one of ours. */
-	bool comes_back;
 };
 
 /* Whether it can go on. */
 bool nvhv_onward_possible(const struct nvhv_upon *upon);
-
-/* To be called when KVM_RUN has come back: nothing that was counted for an interrupt's lock is any more. */
-void nvhv_onward_settle(void);
 
 /*
  * The same of an NMI that holds no lock, upon what should not be left as it is: it may have interrupts disabled, and is about
