@@ -50,6 +50,12 @@ static bool is_taken_for_guest(struct pt_regs *regs, u8 kind)
 	return vcpu && vcpu->arch.handling_intr_from_guest == kind;
 }
 
+/* Whether the instruction there is decl or decq %gs:__preempt_count. */
+static bool enables_preemption(unsigned long ip)
+{
+	return !memcmp((void *)ip, "\x65\xff\x0d", 3) || !memcmp((void *)ip, "\x65\x48\xff\x0d", 4);
+}
+
 /*
  * Where interrupts that had to wait come at last: a task that has the CPU again, or lets go of a lock, has enabled them and
  * enables preemption next, which it disabled once more than before.
@@ -57,8 +63,6 @@ static bool is_taken_for_guest(struct pt_regs *regs, u8 kind)
 static bool has_let_go(struct pt_regs *regs)
 {
 	static const char *const functions[] = { "_raw_spin_unlock_irq", "_raw_read_unlock_irq", "_raw_write_unlock_irq" };
-	/* decl %gs:__preempt_count */
-	static const u8 enables[] = { 0x65, 0xff, 0x0d };
 	const char *symbol = symbol_at(regs->ip);
 
 	if (!(regs->flags & X86_EFLAGS_IF))
@@ -67,7 +71,7 @@ static bool has_let_go(struct pt_regs *regs)
 		return true;
 	for (int i = 0; i < ARRAY_SIZE(functions); i++)
 		if (strstarts(symbol, functions[i]))
-			return !memcmp((void *)regs->ip, enables, sizeof(enables));
+			return enables_preemption(regs->ip);
 	return false;
 }
 
@@ -80,7 +84,7 @@ bool nvhv_onward_possible(const struct nvhv_upon *upon)
 {
 	unsigned int count = preempt_count() - upon->counted, own, softirqs = 0, known = 0;
 	struct pt_regs *regs = upon->regs;
-	bool nmi = upon->by_nmi;
+	const bool nmi = upon->by_nmi;
 
 	/* With FRED an event also ends at a lower level of stacks. An idle CPU has nothing to be taken further. */
 	if (cpu_feature_enabled(X86_FEATURE_FRED) || user_mode(regs) || is_idle_task(current) || rcu_preempt_depth())
@@ -92,8 +96,8 @@ bool nvhv_onward_possible(const struct nvhv_upon *upon)
 	own = nmi ? NMI_OFFSET + HARDIRQ_OFFSET : count & HARDIRQ_MASK ? HARDIRQ_OFFSET : SOFTIRQ_OFFSET;
 	count_onward = count - own;
 	from_nmi = nmi;
-	/* Softirqs, or that there must be none, are no affair of an interrupt's. */
-	if (own != SOFTIRQ_OFFSET)
+	/* Softirqs, or that there must be none, are no affair of an interrupt's. Upon one, an NMI steps aside. */
+	if (own == HARDIRQ_OFFSET)
 		softirqs = count & SOFTIRQ_MASK;
 	/* A softirq at the end of another interrupt has the count of what that came upon, and its own. */
 	if (softirqs & SOFTIRQ_OFFSET) {
@@ -102,9 +106,8 @@ bool nvhv_onward_possible(const struct nvhv_upon *upon)
 		if (has_let_go(regs))
 			known = PREEMPT_OFFSET;
 		regs = upon->below;
-		nmi = false;
 	}
-	if (is_taken_for_guest(regs, nmi ? KVM_HANDLING_NMI : KVM_HANDLING_IRQ) || has_let_go(regs))
+	if (is_taken_for_guest(regs, nmi ? KVM_HANDLING_NMI : KVM_HANDLING_IRQ) || (!nmi && has_let_go(regs)))
 		known += PREEMPT_OFFSET;
 	else if (!(regs->flags & X86_EFLAGS_IF))
 		return false;
