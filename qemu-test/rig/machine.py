@@ -46,7 +46,8 @@ class Machine:
             cpu += ",-hypervisor"
         command = [
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-            "-accel", f"tcg,thread={'multi' if parallel else 'single'},tb-size=512", "-cpu", cpu, "-machine", platform, "-smp", f"{cpus},sockets={nodes}",
+            "-accel", f"tcg,thread={'multi' if parallel else 'single'},tb-size=512",
+            "-cpu", cpu, "-machine", platform, "-smp", f"{cpus},sockets={nodes}",
             "-m", f"{memory},slots=4,maxmem=32G",
             *numa(nodes, cpus, memory),
             "-kernel", kernel.vmlinux, "-initrd", kernel.initrd,

@@ -122,14 +122,16 @@ void nvhv_look_down(struct nvhv_footing *footing, struct ftrace_regs *entered)
 			irq_stack_size = (void *)state.stack_info.end - irq_stack;
 		}
 		/* Those of an exception lead to the instruction that caused it. */
-		if (regs && innermost && nvhv_is_interrupt(symbol)) {
-			innermost = false;
-			upon.regs = regs;
-			upon.by_nmi = nvhv_is_nmi(symbol);
-			if (is_unexplained)
-				unexplained = regs;
-		} else if (regs && upon.regs && !upon.below && nvhv_is_interrupt(symbol)) {
-			upon.below = regs;
+		if (regs && nvhv_is_interrupt(symbol)) {
+			if (innermost) {
+				innermost = false;
+				upon.regs = regs;
+				upon.by_nmi = nvhv_is_nmi(symbol);
+				if (is_unexplained)
+					unexplained = regs;
+			} else if (upon.regs && !upon.below) {
+				upon.below = regs;
+			}
 		}
 		if (regs && user_mode(regs))
 			break;

@@ -135,9 +135,9 @@ static long upon_softirq(void *unused)
 static int now(const char *text, const struct kernel_param *unused)
 {
 	unsigned long delay = 0;
-	char name[16], when[16];
+	char name[16], when[16] = "";
 	int cpu = 0, given = sscanf(text, "%15s %d %15s", name, &cpu, when);
-	bool is_delayed = given == 3 && !kstrtoul(when, 10, &delay);
+	bool is_delayed = !kstrtoul(when, 10, &delay);
 
 	if (given < 1 || !cpu_online(cpu))
 		return -EINVAL;
@@ -151,9 +151,9 @@ static int now(const char *text, const struct kernel_param *unused)
 		if (strcmp(name, causes[i].name))
 			continue;
 		happen = causes[i].happen;
-		if (given == 3 && !strcmp(when, "unlock"))
+		if (!strcmp(when, "unlock"))
 			return work_on_cpu(cpu, upon_unlock, NULL);
-		if (given == 3 && !strcmp(when, "softirq"))
+		if (!strcmp(when, "softirq"))
 			return work_on_cpu(cpu, upon_softirq, NULL);
 		if (is_delayed)
 			return smp_call_function_single(cpu, start_timer, (void *)delay, true);
